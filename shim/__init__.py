@@ -1,0 +1,20 @@
+"""The OCI runtime wrapper and everything that must not need more than the standard library.
+
+A short-lived process (``podthaw-runc``) stands on the start path of every container that uses
+the runtime, so the modules here import the standard library only, and the ones on that path as
+little of it as they can.
+
+Map
+    ``__main__``   the command: scan the arguments, restore or exec the runtime below
+    ``argv``       what the shim needs to know of runc's command line
+    ``plan``       the order that the node daemon leaves for one container, and the answer
+    ``restore``    ``create`` of a container that has a plan, with its undo
+    ``rootfs``     the writable layer: read at capture, applied and rolled back at restore
+    ``spec``       facts of an OCI runtime spec: security profile, mounts, identity
+    ``snapshot``   the manifest of a snapshot
+    ``host``       what a snapshot needs of a host, and whether this host has it
+    ``preflight``  what would make a dump fail, told before anything is frozen
+    ``capture``    dump of a running container
+    ``criu``       CRIU's command line, logs and image files
+    ``errors``     the three things that can go wrong, named by what the caller does next
+"""

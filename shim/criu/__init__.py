@@ -1,0 +1,1 @@
+"""CRIU: command line, logs, image files."""

@@ -1,0 +1,208 @@
+"""The order that the node daemon leaves for one container to be restored, and the answer.
+
+A plan is a directory ``<run>/plans/<id>/``, 0700 and root's. The daemon writes ``plan.json``
+once, at CreateContainer; the shim claims it once, at ``create``, and leaves ``result.json``:
+
+    plan.json     the order (:class:`Plan`)
+    claimed       made by the shim, exclusively, before it touches anything
+    images/       CRIU's images prepared for this very restore
+    criu.conf     CRIU options of this restore
+    result.json   the answer (:class:`Result`)
+
+The shim trusts this directory and nothing else: an annotation only names it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from shim.errors import Refused
+
+PLAN_ANNOTATION = "podthaw.dev/plan"
+"""Container annotation (OCI and CRI) whose value is the id of the plan."""
+
+DEFAULT_RUN = Path("/run/podthaw")
+"""Run-time state of the node: plans, results, locks, the proxy's socket."""
+
+FORMAT = 1
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+OnFailure = Literal["cold", "fail"]
+Outcome = Literal["restored", "cold", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the shim shall do at ``create`` of one container."""
+
+    id: str
+    """32 hexadecimal digits; the name of the plan's directory."""
+    created: float
+    """Unix time in seconds at which the daemon wrote it."""
+    namespace: str
+    pod: str
+    pod_uid: str
+    sandbox_id: str
+    """Must equal the OCI annotation ``io.kubernetes.cri.sandbox-id`` of the bundle."""
+    container: str
+    """Must equal the OCI annotation ``io.kubernetes.cri.container-name``."""
+    attempt: int
+    """The restart count that kubelet asked for."""
+    name: str
+    """The snapshot as the user named it, for messages."""
+    snapshot: str
+    """``sha256:<hex>`` of the snapshot's manifest."""
+    snapshot_dir: str
+    """Absolute path of the snapshot in the store."""
+    images: str
+    """Absolute path of CRIU's images for this restore (inside the plan's directory)."""
+    rootfs_diff: str | None = None
+    """Absolute path of the tar with the writable layer, or None when it is empty."""
+    shm: str | None = None
+    """Absolute path of the tar with /dev/shm's content, or None."""
+    pages_mount: dict[str, str] | None = None
+    """``{"source": …, "destination": …}`` of the read-only mount with the memory, or None."""
+    gpu_map: dict[str, str] = field(default_factory=dict)
+    """UUID at capture → UUID of the device of this pod."""
+    tcp: Literal["close", "established"] = "close"
+    on_failure: OnFailure = "cold"
+    restore_timeout: float = 60.0
+    """Seconds that the restore may take before it is undone."""
+    runtime: str = "runc"
+    """The OCI runtime below, a path or a name on PATH."""
+    criu: str = "criu"
+    """CRIU, a path or a name on PATH; runc finds it by PATH, so the shim puts its folder first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What the shim did with a plan."""
+
+    outcome: Outcome
+    container_id: str
+    reason: str = ""
+    """Why it was not restored: one sentence; empty when it was."""
+    kind: str = ""
+    """``unfit``, ``broken`` or ``refused`` (:mod:`shim.errors`); empty when restored."""
+    log_tail: list[str] = field(default_factory=list)
+    """The last lines of CRIU's log that tell of the failure."""
+    phases: dict[str, float] = field(default_factory=dict)
+    """Name of a phase → seconds, in order: check, rootfs, shm, criu, undo, cold."""
+    finished: float = 0.0
+    """Unix time in seconds."""
+
+
+def plans_dir(run: Path = DEFAULT_RUN) -> Path:
+    """The folder that holds all plans of the node."""
+    return run / "plans"
+
+
+def plan_dir(plan_id: str, run: Path = DEFAULT_RUN) -> Path:
+    """The directory of a plan; Refused when the id is not one of ours."""
+    if not _ID.fullmatch(plan_id):
+        raise Refused(f"the plan id {plan_id[:80]!r} is not 32 hexadecimal digits")
+    return plans_dir(run) / plan_id
+
+
+def write(plan: Plan, run: Path = DEFAULT_RUN) -> Path:
+    """Write a new plan's ``plan.json`` into its directory (made if absent); returns the folder."""
+    folder = plan_dir(plan.id, run)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write_json(folder / "plan.json", {"format": FORMAT, **asdict(plan)})
+    return folder
+
+
+def read(plan_id: str, run: Path = DEFAULT_RUN, *, owner: int = 0) -> Plan:
+    """Read a plan, refusing whatever the daemon would not have written.
+
+    The folder and the file must belong to ``owner`` (root), grant nothing to others, and be no
+    symbolic links; the id inside must be the folder's name. Raises Refused.
+    """
+    folder = plan_dir(plan_id, run)
+    try:
+        _check_private(folder, owner, directory=True)
+        data = _read_private(folder / "plan.json", owner)
+    except FileNotFoundError:
+        raise Refused(f"there is no plan {plan_id} on this node") from None
+    except OSError as error:
+        raise Refused(f"the plan {plan_id} cannot be read: {error.strerror}") from error
+    plan = _decode(data, plan_id)
+    if plan.id != plan_id:
+        raise Refused(f"the plan {plan_id} says that it is plan {plan.id[:80]!r}")
+    return plan
+
+
+def claim(plan_id: str, run: Path = DEFAULT_RUN) -> None:
+    """Take a plan for this run of the shim; Refused when it was taken before."""
+    try:
+        fd = os.open(
+            plan_dir(plan_id, run) / "claimed", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600
+        )
+    except FileExistsError:
+        raise Refused(f"the plan {plan_id} was used before, and a plan serves once") from None
+    except OSError as error:
+        raise Refused(f"the plan {plan_id} cannot be claimed: {error.strerror}") from error
+    os.close(fd)
+
+
+def write_result(plan_id: str, result: Result, run: Path = DEFAULT_RUN) -> None:
+    """Leave the answer beside the plan."""
+    _write_json(plan_dir(plan_id, run) / "result.json", asdict(result))
+
+
+def read_result(plan_id: str, run: Path = DEFAULT_RUN) -> Result | None:
+    """The shim's answer, or None while there is none (or none that can be read)."""
+    try:
+        raw = json.loads((plan_dir(plan_id, run) / "result.json").read_bytes())
+        return Result(**raw)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _decode(data: bytes, plan_id: str) -> Plan:
+    try:
+        raw: dict[str, Any] = json.loads(data)
+        if raw.pop("format") != FORMAT:
+            raise Refused(f"the plan {plan_id} is not of format {FORMAT}")
+        plan = Plan(**raw)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Refused(f"the plan {plan_id} is not a plan: {error}") from error
+    for path in (plan.snapshot_dir, plan.images, plan.rootfs_diff, plan.shm):
+        if path is not None and not (isinstance(path, str) and os.path.isabs(path)):
+            raise Refused(f"the plan {plan_id} names the path {path!r}, which is not absolute")
+    return plan
+
+
+def _check_private(path: Path, owner: int, *, directory: bool) -> None:
+    status = os.lstat(path)
+    right_type = stat.S_ISDIR(status.st_mode) if directory else stat.S_ISREG(status.st_mode)
+    if not right_type:
+        raise Refused(f"{path} is not a {'directory' if directory else 'regular file'}")
+    if status.st_uid != owner or status.st_mode & 0o077:
+        raise Refused(
+            f"{path} belongs to user {status.st_uid} with mode {status.st_mode & 0o777:04o}; "
+            f"a plan belongs to user {owner} alone"
+        )
+
+
+def _read_private(path: Path, owner: int) -> bytes:
+    _check_private(path, owner, directory=False)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        return file.read()
+
+
+def _write_json(path: Path, value: object) -> None:
+    """Write a small private file so that a reader sees all of it or nothing."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "w") as file:
+        json.dump(value, file)
+    os.replace(aside, path)

@@ -1,0 +1,184 @@
+"""The manifest of a snapshot: what was captured, from what, and what it needs.
+
+A snapshot is a directory that never changes once it is published:
+
+    manifest.json   this file; the snapshot is named by the SHA-256 of its bytes
+    images/         CRIU's images (and, as ``pages-N.img``, the memory that CRIU copies)
+    pages           memory that is mapped, page aligned and sparse (only when there is any)
+    rootfs.tar      the writable layer as an OCI layer (``.wh.`` deletions, PAX xattrs)
+    shm.tar         the content of /dev/shm (only when there is any)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from shim.errors import Broken
+
+FORMAT = 1
+"""Version of the manifest and of the layout. A reader refuses a newer one."""
+
+MANIFEST = "manifest.json"
+ROOTFS = "rootfs.tar"
+SHM = "shm.tar"
+IMAGES = "images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a snapshot comes from."""
+
+    namespace: str
+    pod: str
+    pod_uid: str
+    container: str
+    container_id: str
+    image: str
+    """Image reference as the user wrote it."""
+    image_digest: str
+    """The image's id, ``sha256:<hex>`` of its config; equal at capture and restore."""
+    command: list[str]
+    """The arguments of the first process, from the OCI spec."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostNeeds:
+    """What a host must have to run the snapshot."""
+
+    arch: str
+    """``uname -m``."""
+    kernel: str
+    """``uname -r`` at capture."""
+    criu: str
+    """Version of CRIU that made the dump, e.g. ``4.2.1``; an older one cannot restore it."""
+    cpu_features: list[str]
+    """CPU flags of /proc/cpuinfo at capture, sorted; each must be there at restore."""
+    page_size: int
+    cgroup: int
+    """1 or 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A mount of the OCI spec that the restore needs again."""
+
+    destination: str
+    """As the OCI spec has it."""
+    type: str
+    """``bind`` or the filesystem type."""
+    kind: str
+    """``file`` or ``dir``: what lies at the destination."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """One process of the tree at capture."""
+
+    pid: int
+    """As seen inside the container's PID namespace."""
+    parent: int
+    name: str
+    threads: int
+    resident: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One file of the snapshot."""
+
+    path: str
+    """Relative, normal, without ``..``."""
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The whole manifest."""
+
+    created: str
+    """RFC 3339, UTC."""
+    source: Source
+    host: HostNeeds
+    security: dict[str, Any]
+    """The security profile of the container (:func:`shim.spec.security_profile`)."""
+    mounts: list[Mount]
+    processes: list[Process]
+    addresses: list[str]
+    """IP addresses of the pod at capture."""
+    hostname: str
+    stdio: list[str]
+    """What descriptors 0, 1 and 2 of the first process were, e.g. ``pipe:[123]``."""
+    artifacts: list[Artifact]
+    frozen_seconds: float = 0.0
+    """How long the container stood still."""
+    gpu: list[dict[str, Any]] = field(default_factory=list)
+    format: int = FORMAT
+
+    @property
+    def size(self) -> int:
+        """Bytes of all artifacts."""
+        return sum(artifact.size for artifact in self.artifacts)
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as the bytes whose digest names the snapshot."""
+    return json.dumps(asdict(manifest), indent=1, sort_keys=True).encode() + b"\n"
+
+
+def digest(data: bytes) -> str:
+    """``sha256:<hex>`` of a manifest's bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def decode(data: bytes) -> Manifest:
+    """Read a manifest; Broken with the reason when it is not a good one."""
+    try:
+        raw: dict[str, Any] = json.loads(data)
+        if not isinstance(raw, dict) or not isinstance(raw.get("format"), int):
+            raise Broken("the snapshot's manifest has no format number")
+        if raw["format"] > FORMAT:
+            raise Broken(
+                f"the snapshot has format {raw['format']}, this Podthaw reads up to {FORMAT}"
+            )
+        manifest = Manifest(
+            **{
+                **raw,
+                "source": Source(**raw["source"]),
+                "host": HostNeeds(**raw["host"]),
+                "mounts": [Mount(**mount) for mount in raw["mounts"]],
+                "processes": [Process(**process) for process in raw["processes"]],
+                "artifacts": [Artifact(**artifact) for artifact in raw["artifacts"]],
+            }
+        )
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Broken(f"the snapshot's manifest cannot be read: {error}") from error
+    for artifact in manifest.artifacts:
+        _check_path(artifact)
+    return manifest
+
+
+def read(folder: Path, wanted: str) -> Manifest:
+    """Read the manifest of the snapshot in ``folder``, which must have the digest ``wanted``."""
+    try:
+        data = (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        raise Broken(f"the snapshot's manifest cannot be read: {error.strerror}") from error
+    found = digest(data)
+    if found != wanted:
+        raise Broken(f"the snapshot's manifest was altered: wanted {wanted}, found {found}")
+    return decode(data)
+
+
+def _check_path(artifact: Artifact) -> None:
+    path = PurePosixPath(artifact.path)
+    if not artifact.path or path.is_absolute() or ".." in path.parts or str(path) != artifact.path:
+        raise Broken(f"the snapshot's manifest names the path {artifact.path!r}")
+    if not isinstance(artifact.size, int) or artifact.size < 0:
+        raise Broken(f"the snapshot's manifest gives {artifact.path} the size {artifact.size!r}")
