@@ -1,0 +1,123 @@
+"""CRIU's log: the lines that tell of a failure, and what they mean in plain words.
+
+A log of verbosity 4 has tens of thousands of lines. Those that matter hold ``Error (``; what
+stands just before them names the process, descriptor or mount that was being worked on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+TAIL_BYTES = 1 << 20
+"""How much of a log's end is read: an error is always among the last lines."""
+
+_STAMP = re.compile(r"^\(\d+\.\d+\)\s*")
+_ERROR = re.compile(r"\bError \(")
+
+_MEANINGS: Sequence[tuple[str, str]] = (
+    (r"No space left on device|Disk quota exceeded", "the disk is full"),
+    (r"File too large", "CRIU was stopped at its deadline"),
+    (
+        r"anon_inode:\[io_uring\]",
+        "a process uses io_uring, which CRIU cannot capture; switch it off in the program "
+        "(UV_USE_IO_URING=0 for libuv) or deny its system calls in the seccomp profile",
+    ),
+    (r"Can't dump file .* of that type .*\(chr ", "a process has a device file open"),
+    (r"Can't dump file .* of that type", "a process has a file open that CRIU cannot capture"),
+    (
+        r"Unable to freeze cgroup",
+        "a process could not be frozen in time; it may wait for a disk or a network file system",
+    ),
+    (r"Can't dump nested", "a process runs in namespaces of its own"),
+    (r"[Nn]ested mount namespaces", "a process runs in a mount namespace of its own"),
+    (
+        r"doesn't have a proper root mount|FS mnt .* unsupported|No root found for tree|"
+        r"Can't mount .* unsupported|fs ?type .* (is )?(not|un)supported",
+        "the container has a mount that CRIU cannot capture",
+    ),
+    (
+        r"No mapping for \d+:\S+ mountpoint",
+        "a mount of the snapshot is missing in the new container",
+    ),
+    (r"Can't stat mountpoint|Can't stat on ", "a mount point of the snapshot is missing"),
+    (
+        r"external socket|External socket|unreachable peer|Dangling connection",
+        "a unix socket is connected to a process outside the container",
+    ),
+    (r"Unsupported proto", "a socket uses a protocol that CRIU cannot capture"),
+    (r"Unknown socket collected", "a socket of a family that CRIU cannot capture is open"),
+    (r"In-flight connection", "a connection was being opened at the moment of the capture"),
+    (r"Connected TCP socket", "an open TCP connection was met and CRIU was told of no policy"),
+    (
+        r"Can't lookup mount=|Can't dump ghost file|larger than limit",
+        "a deleted file that is still open could not be saved",
+    ),
+    (r"Can't dump that handle", "a watched file (inotify) could not be found by its inode"),
+    (r"already in use|EADDRINUSE|Address already in use", "an address or port is in use"),
+    (
+        r"Can't bind inet socket|Cannot assign requested address",
+        "an address of the snapshot does not exist in the new pod",
+    ),
+    (r"Can't fork for \d+.*(File exists|exists)", "a process id of the snapshot is in use"),
+    (r"File .* has bad size", "a file differs in size from the one at the capture"),
+    (r"File .* has bad build-ID|has bad mode", "a file differs from the one at the capture"),
+    (
+        r"Can't open file .*No such file|Can't open .* on restore|No such file or directory",
+        "a file that was open at the capture is missing",
+    ),
+    (r"[Ii]ptables.*failed|Locking network failed", "the firewall tool failed to hold connections"),
+    (r"CPU|cpu.*features|FPU.*feature", "the processor lacks a feature that the snapshot uses"),
+    (r"Unable to interrupt task|ptrace.*Operation not permitted", "a process is being debugged"),
+    (r"Can't set .*cgroup|cgroup.*Permission denied", "the cgroup could not be set up"),
+    (r"Operation not permitted", "CRIU lacks a privilege"),
+    (r"Cannot allocate memory|Out of memory", "memory ran out"),
+)
+
+
+def read_tail(path: Path, size: int = TAIL_BYTES) -> list[str]:
+    """The last ``size`` bytes of a log as lines; an absent log has none."""
+    try:
+        with path.open("rb") as file:
+            length = file.seek(0, 2)
+            file.seek(max(0, length - size))
+            data = file.read()
+    except OSError:
+        return []
+    lines = data.decode(errors="replace").splitlines()
+    return lines[1:] if length > size else lines
+
+
+def failure_lines(lines: Sequence[str], *, before: int = 2, limit: int = 12) -> list[str]:
+    """The lines that tell of a failure: each ``Error (`` line with its neighbours above.
+
+    Without any error the last lines are all there is to tell. At most ``limit`` lines, the last
+    ones; without time stamps.
+    """
+    picked: list[int] = []
+    for index, line in enumerate(lines):
+        if _ERROR.search(line):
+            picked.extend(range(max(0, index - before), index + 1))
+    indices = sorted(set(picked)) or range(max(0, len(lines) - 5), len(lines))
+    return [_STAMP.sub("", lines[index]).rstrip() for index in indices][-limit:]
+
+
+def tail(path: Path, *, limit: int = 12) -> list[str]:
+    """:func:`failure_lines` of a log file."""
+    return failure_lines(read_tail(path), limit=limit)
+
+
+def explain(lines: Iterable[str]) -> str:
+    """What the failure is, in plain words; ``""`` for one that is not known.
+
+    The first error in a log is the cause and the later ones its consequences, so the first line
+    that is understood decides.
+    """
+    for line in lines:
+        if not _ERROR.search(line):
+            continue
+        for pattern, meaning in _MEANINGS:
+            if re.search(pattern, line):
+                return meaning
+    return ""

@@ -1,0 +1,276 @@
+"""Facts of an OCI runtime spec (a bundle's ``config.json``): security profile, mounts, identity.
+
+The security profile is what a snapshot must never change: a restored process keeps the
+capabilities, the seccomp filter and the namespaces it was captured with, so the request that it
+is restored for must ask for exactly the same. What legitimately differs from pod to pod is left
+out: paths of namespaces, cgroup path, host name, environment, resources, the level part of an
+SELinux label.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shim.errors import Refused
+from shim.snapshot import Mount
+
+Spec = Mapping[str, Any]
+
+CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
+
+
+def read(bundle: Path) -> dict[str, Any]:
+    """The OCI runtime spec of a bundle; Refused when it is absent or not one."""
+    path = bundle / "config.json"
+    try:
+        spec = json.loads(path.read_bytes())
+    except OSError as error:
+        raise Refused(f"the OCI spec {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Refused(f"the OCI spec {path} is not JSON: {error}") from error
+    if not isinstance(spec, dict):
+        raise Refused(f"the OCI spec {path} is not a JSON object")
+    return spec
+
+
+def security_profile(spec: Spec) -> dict[str, Any]:
+    """The part of a spec that must be equal at capture and at restore, in canonical form.
+
+    Only JSON values, with every list sorted, so that two profiles are equal exactly when a
+    container gets the same privileges.
+    """
+    process = _table(spec, "process")
+    linux = _table(spec, "linux")
+    capabilities = _table(process, "capabilities")
+    seccomp = linux.get("seccomp")
+    return {
+        "capabilities": {
+            name: sorted(set(_strings(capabilities, name))) for name in CAPABILITY_SETS
+        },
+        "user": _user(_table(process, "user")),
+        "no_new_privileges": bool(process.get("noNewPrivileges", False)),
+        "seccomp": _digest(seccomp) if seccomp else None,
+        "apparmor": process.get("apparmorProfile") or None,
+        "selinux": _without_level(process.get("selinuxLabel")),
+        "rlimits": {
+            str(limit.get("type")): [limit.get("soft"), limit.get("hard")]
+            for limit in _tables(process, "rlimits")
+        },
+        "readonly_rootfs": bool(_table(spec, "root").get("readonly", False)),
+        "rootfs_propagation": linux.get("rootfsPropagation") or None,
+        "namespaces": {
+            str(namespace.get("type")): "joined" if namespace.get("path") else "own"
+            for namespace in _tables(linux, "namespaces")
+        },
+        "id_mappings": [
+            [kind, entry.get("containerID"), entry.get("hostID"), entry.get("size")]
+            for kind in ("uidMappings", "gidMappings")
+            for entry in _tables(linux, kind)
+        ],
+        "masked_paths": sorted(_strings(linux, "maskedPaths")),
+        "readonly_paths": sorted(_strings(linux, "readonlyPaths")),
+        "devices": sorted(_device(node) for node in _tables(linux, "devices")),
+        "device_rules": sorted(
+            _device_rule(rule) for rule in _tables(_table(linux, "resources"), "devices")
+        ),
+        "sysctl": {str(key): str(value) for key, value in _table(linux, "sysctl").items()},
+    }
+
+
+def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """One sentence that names the first field in which two security profiles differ, or ``""``.
+
+    ``wanted`` is the snapshot's profile, ``found`` the profile of the container to be started.
+    """
+    place = _first_difference(wanted, found, ())
+    if place is None:
+        return ""
+    path, left, right = place
+    name = ".".join(path).replace("_", " ")
+    if isinstance(left, list) and isinstance(right, list):
+        missing = [item for item in left if item not in right]
+        added = [item for item in right if item not in left]
+        if missing or added:
+            parts = []
+            if missing:
+                parts.append(f"lacks {_show(missing)}")
+            if added:
+                parts.append(f"has {_show(added)} besides")
+            return (
+                f"the security profile differs in {name}: compared with the snapshot "
+                f"this container {' and '.join(parts)}"
+            )
+    return (
+        f"the security profile differs in {name}: the snapshot has {_show(left)}, "
+        f"this container {_show(right)}"
+    )
+
+
+def is_bind(mount: Mapping[str, Any]) -> bool:
+    """Whether a mount of the spec is a bind mount, by runc's rule (type or option)."""
+    options = mount.get("options") or ()
+    return mount.get("type") == "bind" or any(option in ("bind", "rbind") for option in options)
+
+
+def mounts(spec: Spec, rootfs: Path) -> list[Mount]:
+    """The spec's mounts as the manifest records them, in the spec's order.
+
+    ``rootfs`` is where the destination is looked up when a bind mount's source tells nothing.
+    """
+    return [
+        Mount(
+            destination=str(mount.get("destination", "")),
+            type="bind" if is_bind(mount) else str(mount.get("type", "")),
+            kind=_kind(mount, rootfs),
+        )
+        for mount in _tables(spec, "mounts")
+    ]
+
+
+def annotations(spec: Spec) -> dict[str, str]:
+    """The spec's annotations."""
+    return {str(key): str(value) for key, value in _table(spec, "annotations").items()}
+
+
+def arguments(spec: Spec) -> list[str]:
+    """The command line of the first process."""
+    return _strings(_table(spec, "process"), "args")
+
+
+def has_terminal(spec: Spec) -> bool:
+    """Whether the first process has a terminal."""
+    return bool(_table(spec, "process").get("terminal", False))
+
+
+def namespace_path(spec: Spec, kind: str) -> str | None:
+    """Path of the joined namespace, ``""`` for one of the container's own, None for the host's."""
+    for namespace in _tables(_table(spec, "linux"), "namespaces"):
+        if namespace.get("type") == kind:
+            return str(namespace.get("path") or "")
+    return None
+
+
+def masked_paths(spec: Spec) -> list[str]:
+    """Paths that the runtime hides."""
+    return _strings(_table(spec, "linux"), "maskedPaths")
+
+
+def readonly_paths(spec: Spec) -> list[str]:
+    """Paths that the runtime makes read-only."""
+    return _strings(_table(spec, "linux"), "readonlyPaths")
+
+
+def device_paths(spec: Spec) -> list[str]:
+    """Paths of the device nodes that the spec lists."""
+    return [str(node.get("path", "")) for node in _tables(_table(spec, "linux"), "devices")]
+
+
+def spec_mounts(spec: Spec) -> list[Mapping[str, Any]]:
+    """The spec's mounts as they stand."""
+    return _tables(spec, "mounts")
+
+
+def _kind(mount: Mapping[str, Any], rootfs: Path) -> str:
+    if not is_bind(mount):
+        return "dir"
+    for path in (Path(str(mount.get("source", ""))), _inside(rootfs, mount)):
+        try:
+            return "dir" if path.is_dir() else "file" if path.exists() else ""
+        except OSError:
+            continue
+    return ""
+
+
+def _inside(rootfs: Path, mount: Mapping[str, Any]) -> Path:
+    return rootfs / os.path.normpath("/" + str(mount.get("destination", ""))).lstrip("/")
+
+
+def _user(user: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "uid": int(user.get("uid", 0)),
+        "gid": int(user.get("gid", 0)),
+        "additional_gids": sorted({int(gid) for gid in user.get("additionalGids") or ()}),
+        "umask": user.get("umask"),
+    }
+
+
+def _device(node: Mapping[str, Any]) -> str:
+    return f"{node.get('path')} {node.get('type')} {node.get('major', 0)}:{node.get('minor', 0)}"
+
+
+def _device_rule(rule: Mapping[str, Any]) -> str:
+    numbers = ":".join(_number(rule.get(part)) for part in ("major", "minor"))
+    word = "allow" if rule.get("allow") else "deny"
+    return f"{word} {rule.get('type') or 'a'} {numbers} {rule.get('access') or 'rwm'}"
+
+
+def _number(value: object) -> str:
+    # runtime-spec: absent and -1 both mean every number.
+    return "*" if value in (None, -1) else str(value)
+
+
+def _without_level(label: object) -> str | None:
+    """An SELinux label without its level: the MCS categories are drawn anew for each pod."""
+    return ":".join(str(label).split(":")[:3]) if label else None
+
+
+def _digest(value: object) -> str:
+    """Digest of a JSON value: of its canonical form, with lists whose order means nothing sorted."""
+    canonical = json.dumps(_sorted(value), sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _sorted(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _sorted(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        items = [_sorted(item) for item in value]
+        # Names of system calls and architectures are sets; rules keep their order.
+        return sorted(map(str, items)) if all(isinstance(item, str) for item in items) else items
+    return value
+
+
+def _first_difference(
+    left: object, right: object, path: tuple[str, ...]
+) -> tuple[tuple[str, ...], object, object] | None:
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        for key in sorted({*left, *right}, key=str):
+            found = _first_difference(left.get(key), right.get(key), (*path, str(key)))
+            if found is not None:
+                return found
+        return None
+    return None if left == right else (path, left, right)
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _table(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = parent.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _tables(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    value = parent.get(key)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return []
+    return [item for item in value if isinstance(item, Mapping)]
+
+
+def _strings(parent: Mapping[str, Any], key: str) -> list[str]:
+    value = parent.get(key)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return []
+    return [str(item) for item in value]
