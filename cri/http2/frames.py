@@ -1,0 +1,151 @@
+"""HTTP/2 frames, RFC 9113 section 4 and 6: numbers, and builders of the few that we send."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What a client sends before its first frame."""
+
+HEAD = 9
+"""Octets of a frame's head."""
+
+DEFAULT_WINDOW = 65535
+MAX_WINDOW = 2**31 - 1
+DEFAULT_FRAME_SIZE = 16384
+"""Every peer takes frames of this size."""
+
+# Flags; END_STREAM of DATA and HEADERS and ACK of SETTINGS and PING share a bit.
+END_STREAM = 0x1
+ACK = 0x1
+END_HEADERS = 0x4
+PADDED = 0x8
+PRIORITY = 0x20
+
+# Settings that matter here.
+HEADER_TABLE_SIZE = 0x1
+INITIAL_WINDOW_SIZE = 0x4
+
+
+class Type(IntEnum):
+    """Frame types."""
+
+    DATA = 0x0
+    HEADERS = 0x1
+    PRIORITY = 0x2
+    RST_STREAM = 0x3
+    SETTINGS = 0x4
+    PUSH_PROMISE = 0x5
+    PING = 0x6
+    GOAWAY = 0x7
+    WINDOW_UPDATE = 0x8
+    CONTINUATION = 0x9
+
+
+# Plain numbers: the relay compares them for each frame, and an IntEnum's look-up costs.
+DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
+    int(kind)
+    for kind in (
+        Type.DATA,
+        Type.HEADERS,
+        Type.RST_STREAM,
+        Type.SETTINGS,
+        Type.GOAWAY,
+        Type.WINDOW_UPDATE,
+        Type.CONTINUATION,
+    )
+)
+
+
+class ErrorCode(IntEnum):
+    """Error codes of RST_STREAM and GOAWAY (RFC 9113 section 7), those that gRPC maps."""
+
+    NO_ERROR = 0x0
+    PROTOCOL_ERROR = 0x1
+    INTERNAL_ERROR = 0x2
+    FLOW_CONTROL_ERROR = 0x3
+    REFUSED_STREAM = 0x7
+    CANCEL = 0x8
+    COMPRESSION_ERROR = 0x9
+    ENHANCE_YOUR_CALM = 0xB
+    INADEQUATE_SECURITY = 0xC
+
+
+class FrameError(ValueError):
+    """A frame that the protocol does not allow: the connection cannot go on."""
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One frame."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    """Grants ``increment`` more octets; stream 0 is the connection."""
+    return frame(WINDOW_UPDATE, 0, stream, struct.pack(">I", increment))
+
+
+def rst_stream(stream: int, code: ErrorCode) -> bytes:
+    """Ends a stream at once."""
+    return frame(RST_STREAM, 0, stream, struct.pack(">I", code))
+
+
+def goaway(last_stream: int, code: ErrorCode, debug: bytes = b"") -> bytes:
+    """Tells the peer to open no more streams; those up to ``last_stream`` are still served."""
+    return frame(GOAWAY, 0, 0, struct.pack(">II", last_stream, code) + debug)
+
+
+def headers(stream: int, block: bytes, *, end_stream: bool) -> bytes:
+    """A HEADERS frame, with CONTINUATION frames where the block needs them."""
+    first, rest = block[:DEFAULT_FRAME_SIZE], block[DEFAULT_FRAME_SIZE:]
+    flags = (END_STREAM if end_stream else 0) | (0 if rest else END_HEADERS)
+    out = frame(HEADERS, flags, stream, first)
+    while rest:
+        piece, rest = rest[:DEFAULT_FRAME_SIZE], rest[DEFAULT_FRAME_SIZE:]
+        out += frame(CONTINUATION, 0 if rest else END_HEADERS, stream, piece)
+    return out
+
+
+def settings(values: dict[int, int]) -> bytes:
+    """A SETTINGS frame."""
+    return frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", *item) for item in values.items()))
+
+
+def parse_settings(payload: bytes) -> dict[int, int]:
+    """The settings of a SETTINGS frame's payload.
+
+    Raises:
+        FrameError: the length is not a multiple of six.
+    """
+    if len(payload) % 6:
+        raise FrameError(f"SETTINGS of {len(payload)} octets, wanted a multiple of 6")
+    return dict(struct.iter_unpack(">HI", payload))
+
+
+def unpad(flags: int, payload: bytes) -> bytes:
+    """The payload of DATA or HEADERS without padding and priority.
+
+    Raises:
+        FrameError: more padding than payload.
+    """
+    start, end = 0, len(payload)
+    if flags & PADDED:
+        if not payload:
+            raise FrameError("padded frame without its length of padding")
+        start, end = 1, end - payload[0]
+    return payload[start:end] if start <= end else _too_much_padding()
+
+
+def _too_much_padding() -> bytes:
+    raise FrameError("more padding than payload")
+
+
+def header_block(flags: int, payload: bytes) -> bytes:
+    """The header block fragment of a HEADERS frame's payload.
+
+    Raises:
+        FrameError: more padding than payload.
+    """
+    block = unpad(flags, payload)
+    return block[5:] if flags & PRIORITY else block
