@@ -1,0 +1,68 @@
+"""Nothing of a node stays behind, not even when the run that made it was killed.
+
+Containers and volumes carry the process that owns them in a label; what has lost its owner is
+removed when the next node starts. (testcontainers has a janitor of its own for this, but it is an
+image of a public registry.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+from docker.errors import APIError
+
+LABEL = "dev.podthaw.test.owner"
+
+
+def remove_stale(client: docker.DockerClient) -> None:
+    """Remove what test runs left that did not end by themselves."""
+    for container in client.containers.list(all=True, filters={"label": LABEL}):
+        if not _lives(container.labels[LABEL]):
+            with contextlib.suppress(APIError):
+                container.remove(force=True, v=True)
+                remove_cgroups(f"/{container.name}")
+    for volume in client.volumes.list(filters={"label": LABEL}):
+        if not _lives(volume.attrs["Labels"][LABEL]):
+            with contextlib.suppress(APIError):
+                volume.remove(force=True)
+
+
+def owner() -> str:
+    """This process, told apart from a later one of the same number by its start time."""
+    return f"{os.getpid()}.{_start_time(os.getpid())}"
+
+
+def _lives(label: str) -> bool:
+    pid, _, started = label.partition(".")
+    return _start_time(int(pid)) == started
+
+
+def _start_time(pid: int) -> str:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+def hierarchies() -> Iterator[Path]:
+    """The roots of the cgroup hierarchies: one (v2), or one per controller (v1)."""
+    base = Path("/sys/fs/cgroup")
+    if (base / "cgroup.controllers").exists():
+        yield base
+        return
+    for path in base.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            yield path
+
+
+def remove_cgroups(cgroup: str) -> None:
+    for hierarchy in hierarchies():
+        top = hierarchy / cgroup.lstrip("/")
+        for directory, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):  # still in use: nothing to be done here
+                Path(directory).rmdir()
