@@ -1,0 +1,131 @@
+"""The files of one snapshot against its manifest: sizes, digests, nothing missing or added."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from shim import snapshot
+from shim.errors import Broken
+from shim.snapshot import Artifact, Manifest
+
+_CHUNK = 1 << 20
+_SECTOR = 512  # the unit of st_blocks, whatever the file system's block size
+
+
+def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every entry below a folder, as relative path and ``lstat``; links are not followed.
+
+    A folder comes after what is in it. Raises OSError when something cannot be read.
+    """
+    yield from _walk(folder, "")
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
+    for entry in entries:
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
+        yield prefix + entry.name, status
+
+
+def disk_usage(folder: Path) -> int:
+    """Bytes on disk of all below a folder: holes take none, a file with many links counts once."""
+    seen: dict[tuple[int, int], int] = {}
+    for _, status in walk(folder):
+        seen[status.st_dev, status.st_ino] = status.st_blocks * _SECTOR
+    return sum(seen.values())
+
+
+def check_listing(folder: Path, manifest: Manifest) -> list[str]:
+    """What differs between the manifest and the files that are there, without reading them.
+
+    One sentence for each artifact that is missing, is no regular file or has another size, and
+    for each file that the manifest does not know. Empty when all is well.
+    """
+    wanted = {artifact.path: artifact for artifact in manifest.artifacts}
+    problems = []
+    try:
+        found = dict(walk(folder))
+    except OSError as error:
+        return [f"the snapshot's folder cannot be read: {error.strerror}"]
+    for path, status in found.items():
+        if stat.S_ISDIR(status.st_mode) or path == snapshot.MANIFEST:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            problems.append(f"{path} is not a regular file")
+        elif path not in wanted:
+            problems.append(f"{path} is not in the manifest")
+        elif status.st_size != wanted[path].size:
+            problems.append(
+                f"{path} was truncated or altered: "
+                f"wanted {wanted[path].size} bytes, found {status.st_size}"
+            )
+    problems += [f"{path} is missing" for path in wanted if path not in found]
+    return problems
+
+
+def hash_artifact(folder: Path, artifact: Artifact, progress: Callable[[int], None]) -> str:
+    """SHA-256 of an artifact's bytes, as hexadecimal digits; no link on the way is followed.
+
+    ``progress`` is told how many bytes were read each time. Raises OSError.
+    """
+    *folders, name = artifact.path.split("/")
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        for part in folders:
+            below = os.open(
+                part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at
+            )
+            os.close(at)
+            at = below
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+    finally:
+        os.close(at)
+    hasher = hashlib.sha256()
+    try:
+        while chunk := os.read(fd, _CHUNK):
+            hasher.update(chunk)
+            progress(len(chunk))
+    finally:
+        os.close(fd)
+    return hasher.hexdigest()
+
+
+def verify(
+    folder: Path, manifest: Manifest, progress: Callable[[int], None] = lambda _: None
+) -> list[str]:
+    """Read every artifact and compare; one sentence for each difference, empty when all is well.
+
+    Reads the whole snapshot. ``progress`` is told how many bytes were read each time.
+    """
+    problems = check_listing(folder, manifest)
+    spoiled = {problem.split(" ", 1)[0] for problem in problems}
+    for artifact in manifest.artifacts:
+        if artifact.path in spoiled:
+            continue
+        try:
+            found = hash_artifact(folder, artifact, progress)
+        except OSError as error:
+            problems.append(f"{artifact.path} cannot be read: {error.strerror}")
+            continue
+        if found != artifact.sha256:
+            problems.append(
+                f"{artifact.path} was altered: wanted sha256:{artifact.sha256}, "
+                f"found sha256:{found}"
+            )
+    return problems
+
+
+def require(problems: list[str], digest: str) -> None:
+    """Broken with the first of the problems, and all of them as its detail, if there are any."""
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise Broken(
+            f"the snapshot {digest} is damaged: {problems[0]}{more}", detail="\n".join(problems)
+        )
