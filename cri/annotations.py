@@ -1,0 +1,245 @@
+"""A pod's ``podthaw.dev/`` annotations, read for one of its containers.
+
+Annotations are typed by whoever may create a pod, so nothing here is trusted: each value must
+match a narrow pattern, what is shown in a message is quoted and cut, and reading never fails.
+Pure functions. docs/decisions/annotations.md says why each reading was chosen.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cri.store.refs import Reference, shown
+from shim.errors import PodthawError, Refused, Unfit
+from shim.plan import PLAN_ANNOTATION, OnFailure
+
+PREFIX = "podthaw.dev/"
+SNAPSHOT = PREFIX + "snapshot"
+ON_FAILURE = PREFIX + "on-failure"
+CAPTURE_WHEN = PREFIX + "capture-when"
+TCP = PREFIX + "tcp"
+BEFORE_CAPTURE = PREFIX + "before-capture"
+AFTER_RESTORE = PREFIX + "after-restore"
+
+_KEYS = (SNAPSHOT, ON_FAILURE, CAPTURE_WHEN, TCP, BEFORE_CAPTURE, AFTER_RESTORE)
+_CONTAINER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_HTTP = re.compile(r"(\d{1,5})(/[\x21-\x7e]{0,1023})?")
+_FILE = re.compile(r"/[^\x00-\x1f\x7f]{1,4095}")
+_COMMAND = re.compile(r"[^\x00-\x1f\x7f]{1,4096}")
+_DURATION = re.compile(r"(\d{1,6})(ms|s|m|h)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_MAX_AFTER = 24 * 3600.0  # seconds
+_SIGNALS = {
+    one.name.removeprefix("SIG"): one
+    for one in signal.Signals
+    if one not in (signal.SIGKILL, signal.SIGSTOP)
+}
+_MAX_WARNINGS = 10
+
+
+@dataclass(frozen=True)
+class Action:
+    """One way to ask or tell a workload something."""
+
+    kind: Literal["ready", "http", "exec", "file", "after", "signal"]
+    argument: str = ""
+    """``PORT/PATH``, the command, the path, the seconds or the signal's name without SIG."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the annotations ask for one container."""
+
+    reference: Reference
+    """The snapshot to start from, in the pod's namespace."""
+    named: bool
+    """Whether the annotation names this container (``podthaw.dev/snapshot.<c>``)."""
+    tcp: Literal["close", "established"] = "close"
+    capture_when: Action = Action("ready")
+    before_capture: Action | None = None
+    after_restore: Action | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The outcome of reading: at most one of ``wish`` and ``problem`` is there."""
+
+    wish: Wish | None = None
+    """None when the container is not meant, or when there is a problem."""
+    problem: PodthawError | None = None
+    """Why the wish cannot be read or served; what happens then, ``on_failure`` says."""
+    on_failure: OnFailure = "cold"
+    text: str = ""
+    """The snapshot as the user wrote it, shortened; empty when the container is not meant."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on what was ignored."""
+
+
+def opted_in(annotations: Mapping[str, str]) -> bool:
+    """Whether the pod asks for Podthaw for any of its containers."""
+    return any(key == SNAPSHOT or key.startswith(SNAPSHOT + ".") for key in annotations)
+
+
+def snapshots(annotations: Mapping[str, str]) -> list[Reference]:
+    """Every snapshot that the pod's annotations name, as far as they can be read."""
+    found: dict[Reference, None] = {}
+    for key, value in annotations.items():
+        if key == SNAPSHOT or key.startswith(SNAPSHOT + "."):
+            try:
+                found[_reference(value)] = None
+            except PodthawError:
+                continue
+    return list(found)
+
+
+def read(annotations: Mapping[str, str], container: str) -> Reading:
+    """What the annotations ask for the container of this name. Never raises."""
+    on_failure, warnings = _on_failure(annotations)
+    warnings += _unknown(annotations)
+    key = f"{SNAPSHOT}.{container}"
+    named = key in annotations
+    if not named:
+        key = SNAPSHOT
+    if key not in annotations:
+        return Reading(on_failure=on_failure, warnings=tuple(warnings[:_MAX_WARNINGS]))
+    reading = Reading(on_failure=on_failure, text=annotations[key][:200])
+    try:
+        wish = _wish(annotations, key, named=named)
+    except PodthawError as error:
+        reading = replace(reading, problem=error)
+    else:
+        reading = replace(reading, wish=wish)
+        warnings += _not_carried_out(wish)
+    return replace(reading, warnings=tuple(warnings[:_MAX_WARNINGS]))
+
+
+def _wish(annotations: Mapping[str, str], key: str, *, named: bool) -> Wish:
+    return Wish(
+        reference=_reference(annotations[key]),
+        named=named,
+        tcp=_tcp(annotations.get(TCP, "close")),
+        capture_when=_capture_when(annotations.get(CAPTURE_WHEN, "ready")),
+        before_capture=_hook(annotations, BEFORE_CAPTURE),
+        after_restore=_hook(annotations, AFTER_RESTORE),
+    )
+
+
+def _reference(value: str) -> Reference:
+    for prefix in ("oci://", "s3://"):
+        if value.startswith(prefix):
+            raise Unfit(
+                f"{SNAPSHOT}: {shown(value)} is not yet supported by this version of Podthaw; "
+                "pull it into the node's store and give its NAME"
+            )
+    if value == "auto":
+        raise Unfit(
+            f"{SNAPSHOT}: auto is not yet supported by this version of Podthaw; "
+            "capture one with `podthaw capture` and give its NAME"
+        )
+    try:
+        return Reference.parse(value)
+    except Refused as error:
+        raise Refused(f"{SNAPSHOT}: {error}") from None
+
+
+def _on_failure(annotations: Mapping[str, str]) -> tuple[OnFailure, list[str]]:
+    value = annotations.get(ON_FAILURE, "cold")
+    if value == "cold":
+        return "cold", []
+    if value == "fail":
+        return "fail", []
+    # The ordinary start is what the pod would get without Podthaw, so a slip of the pen must
+    # not be what keeps it from running.
+    return "cold", [f"{ON_FAILURE} is {shown(value)}, wanted cold or fail: taken as cold"]
+
+
+def _tcp(value: str) -> Literal["close", "established"]:
+    if value == "close":
+        return "close"
+    if value == "established":
+        return "established"
+    raise Refused(f"{TCP} is {shown(value)}, wanted close or established")
+
+
+def _capture_when(value: str) -> Action:
+    if value == "ready":
+        return Action("ready")
+    action = _action(value, ("http", "exec", "file", "after"))
+    if action is None:
+        raise Refused(
+            f"{CAPTURE_WHEN} is {shown(value)}, "
+            "wanted ready, http:PORT/PATH, exec:COMMAND, file:/PATH or after:30s"
+        )
+    return action
+
+
+def _hook(annotations: Mapping[str, str], key: str) -> Action | None:
+    value = annotations.get(key)
+    if value is None:
+        return None
+    action = _action(value, ("http", "exec", "signal"))
+    if action is None:
+        raise Refused(
+            f"{key} is {shown(value)}, wanted http:PORT/PATH, exec:COMMAND or signal:USR1"
+        )
+    return action
+
+
+def _action(value: str, kinds: tuple[str, ...]) -> Action | None:
+    """``kind:argument`` of one of the kinds; None when it is none."""
+    kind, colon, argument = value.partition(":")
+    if not colon or kind not in kinds:
+        return None
+    if kind == "http":
+        match = _HTTP.fullmatch(argument)
+        return Action("http", argument) if match and 0 < int(match[1]) < 1 << 16 else None
+    if kind == "exec":
+        good = _COMMAND.fullmatch(argument) and argument.strip()
+        return Action("exec", argument) if good else None
+    if kind == "file":
+        inside = _FILE.fullmatch(argument) and ".." not in argument.split("/")
+        return Action("file", argument) if inside else None
+    if kind == "after":
+        match = _DURATION.fullmatch(argument)
+        seconds = int(match[1]) * _UNITS[match[2]] if match else -1.0
+        return Action("after", f"{seconds:g}") if 0 <= seconds <= _MAX_AFTER else None
+    name = argument.removeprefix("SIG")
+    return Action("signal", name) if name in _SIGNALS else None
+
+
+def _not_carried_out(wish: Wish) -> list[str]:
+    """What is understood, and left to a later version."""
+    later = (
+        (BEFORE_CAPTURE, wish.before_capture is not None),
+        (AFTER_RESTORE, wish.after_restore is not None),
+        (CAPTURE_WHEN, wish.capture_when.kind != "ready"),
+    )
+    return [
+        f"{key} is understood but not yet carried out by this version of Podthaw"
+        for key, there in later
+        if there
+    ]
+
+
+def _unknown(annotations: Mapping[str, str]) -> list[str]:
+    """A sentence for each key under ``podthaw.dev/`` that means nothing."""
+    warnings = []
+    for key in sorted(annotations):
+        if not key.startswith(PREFIX) or key in _KEYS:
+            continue
+        if key.startswith(SNAPSHOT + "."):
+            name = key.removeprefix(SNAPSHOT + ".")
+            if not _CONTAINER.fullmatch(name):
+                warnings.append(f"{shown(key)} names no container and is ignored")
+        elif key == PLAN_ANNOTATION:
+            warnings.append(f"{key} is set by Podthaw itself and is ignored on a pod")
+        else:
+            near = difflib.get_close_matches(key[:80], _KEYS, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            warnings.append(f"{shown(key)} is no annotation of Podthaw and is ignored{hint}")
+    return warnings

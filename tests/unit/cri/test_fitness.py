@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cri import fitness
+from cri.cpu_flags import PRIVATE
+from shim.errors import Unfit
+from shim.snapshot import HostNeeds, Source
+
+HOST = HostNeeds(
+    arch="x86_64",
+    kernel="6.12.9-1",
+    criu="4.1.1",
+    cpu_features=["avx2", "fpu", "vmx"],
+    page_size=4096,
+    cgroup=2,
+)
+SOURCE = Source(
+    namespace="default",
+    pod="web-1",
+    pod_uid="u",
+    container="web",
+    container_id="c" * 64,
+    image="example/web:1",
+    image_digest="sha256:" + "1" * 64,
+    command=["/serve", "--model", "small"],
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"kernel": "6.18.0"},
+        {"kernel": "6.12.1"},
+        {"kernel": "7.0.0-rc1"},
+        {"criu": "4.2"},
+        {"cpu_features": ["amx_tile", "avx2", "fpu"]},
+    ],
+    ids=["same", "newer kernel", "older fix", "next major", "newer criu", "more features"],
+)
+def test_the_same_or_a_newer_host_fits(change: dict[str, object]) -> None:
+    fitness.check_host(HOST, replace(HOST, **change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arch": "aarch64"}, "the snapshot is of a x86_64 machine, this one is aarch64"),
+        ({"kernel": "6.11.9"}, "wanted kernel 6.12.9-1 or newer, found 6.11.9"),
+        ({"kernel": "5.15.0"}, "wanted kernel 6.12.9-1 or newer, found 5.15.0"),
+        ({"criu": "4.1"}, "wanted CRIU 4.1.1 or newer, found 4.1"),
+        ({"criu": "3.17.1"}, "wanted CRIU 4.1.1 or newer, found 3.17.1"),
+        ({"cpu_features": ["fpu"]}, "wanted the CPU features avx2, found a CPU without them"),
+        ({"page_size": 65536}, "wanted memory pages of 4096 bytes, found 65536"),
+        ({"cgroup": 1}, "wanted cgroup v2, found v1"),
+    ],
+)
+def test_what_differs_is_named_with_wanted_and_found(
+    change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(Unfit, match=message):
+        fitness.check_host(HOST, replace(HOST, **change))  # type: ignore[arg-type]
+
+
+def test_flags_that_no_program_can_use_do_not_matter() -> None:
+    assert {"vmx", "pti", "smep"} <= PRIVATE
+    assert not PRIVATE & {
+        "avx512f",
+        "sse4_2",
+        "rdpid",
+        "fsgsbase",
+        "amx_tile",
+        "user_shstk",
+        "bmi2",
+    }
+
+
+def test_every_difference_is_named_at_once() -> None:
+    with pytest.raises(Unfit) as caught:
+        fitness.check_host(HOST, replace(HOST, criu="3.0", cgroup=1))
+    assert "CRIU 4.1.1" in str(caught.value)
+    assert "cgroup v2" in str(caught.value)
+
+
+def test_a_long_list_of_missing_features_is_cut() -> None:
+    wanted = replace(HOST, cpu_features=[f"f{number}" for number in range(20)])
+    with pytest.raises(Unfit, match="and 12 more"):
+        fitness.check_host(wanted, HOST)
+
+
+def test_the_image_must_be_the_same() -> None:
+    fitness.check_image(SOURCE, SOURCE.image_digest)
+    with pytest.raises(Unfit, match=r"from another image: wanted sha256:1111.*found 'sha256:22"):
+        fitness.check_image(SOURCE, "sha256:" + "2" * 64)
+
+
+def test_the_program_must_be_the_same() -> None:
+    fitness.check_command(SOURCE, ["/serve", "--model", "small"])
+    with pytest.raises(Unfit, match=r"wanted '/serve --model large' .*found '/serve --model small"):
+        fitness.check_command(SOURCE, ["/serve", "--model", "large"])
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "wanted"),
+    [
+        ([], [], ["/entry", "default"]),
+        ([], ["own"], ["/entry", "own"]),
+        (["/other"], [], ["/other"]),
+        (["/other"], ["own"], ["/other", "own"]),
+    ],
+)
+def test_the_pods_command_goes_over_the_images(
+    command: list[str], args: list[str], wanted: list[str]
+) -> None:
+    assert fitness.resolve_command(command, args, ["/entry"], ["default"]) == wanted
