@@ -1,0 +1,64 @@
+"""``podthaw-runc``: runc's command line, with a restore where a plan asks for one.
+
+The hot path. Every start of every container passes here several times, so a call that has
+nothing to do with a plan costs a scan of the arguments and at most one small file, then becomes
+the runtime below; whatever else is needed is imported only when a plan turns up.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from shim import argv, runlog, runtime
+
+RUN_VARIABLE = "PODTHAW_RUN"
+"""Environment: the run directory when it is not /run/podthaw."""
+
+_DEFAULT_RUN = "/run/podthaw"
+_PLAN_MARK = b"podthaw.dev/plan"
+
+
+def main() -> int:
+    """The program. Returns the exit status when it has not become the runtime below."""
+    arguments = sys.argv[1:]
+    command = argv.scan(arguments)
+    run = os.environ.get(RUN_VARIABLE) or _DEFAULT_RUN
+    try:
+        if command.verb == "create":
+            if _has_plan(command):
+                from shim import restore  # noqa: PLC0415
+
+                return restore.create(command, arguments, run)
+        elif command.verb and os.path.exists(f"{run}/restores/{command.id}"):
+            from shim import restore  # noqa: PLC0415
+
+            if command.verb == "start":
+                return restore.start(command, arguments, run)
+            restore.before_delete(command, run)
+        runtime.execute(runtime.find(run), arguments)
+    except runtime.NotFoundError as error:
+        runlog.error(str(error), command.log, command.log_format)
+        return 1
+
+
+def _has_plan(command: argv.Command) -> bool:
+    """Whether the bundle's configuration mentions a plan; runc reports a bundle it cannot read."""
+    path = os.path.join(command.options.get("bundle", ""), "config.json")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        data = b""
+        while chunk := os.read(fd, 1 << 20):
+            data += chunk
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return _PLAN_MARK in data
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""Bring a snapshot's /dev/shm content into the pod's shared memory, and take it back.
+
+/dev/shm is one tmpfs for the whole pod, in use by its other containers: nothing that is there is
+ever overwritten. Each file is written under a folder of this restore, then linked to its name,
+which fails when the name is taken; its inode is on record before, so taking back never removes
+a file that somebody else made.
+
+One exception, without which a container that is restored a second time in the same pod would
+never fit: a file that an earlier restore of the same container put there may be replaced, since
+the processes that used it are gone. Those files are on record below ``<run>/shm``.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import stat
+import tarfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shim.errors import Broken, PodthawError, Unfit
+from shim.rootfs_apply import dress, fill
+from shim.treewalk import Parts, Tree, split
+
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_COMPARE = 1 << 20
+_PLACE = "/dev/shm"  # noqa: S108 - where the container sees it
+
+
+@dataclass(kw_only=True)
+class Shared:
+    """What a restore put into a pod's shared memory."""
+
+    source: str
+    """The folder that the pod's containers see as /dev/shm."""
+    staging: str
+    """Name of the folder below it where files are prepared."""
+    made: dict[str, int] = field(default_factory=dict)
+    """Name below ``source`` → inode of the file that is (about to be) linked there."""
+    folders: list[str] = field(default_factory=list)
+    """Directories that were not there before, outer ones first."""
+
+
+def source_of(spec: Mapping[str, Any]) -> str:
+    """The folder behind /dev/shm. Raises Unfit when the container has none of the pod's."""
+    found = ""
+    for mount in spec.get("mounts") or ():
+        if mount.get("destination") == _PLACE and mount.get("type") == "bind":
+            found = str(mount.get("source") or "")
+    if not os.path.isabs(found):
+        raise Unfit("the snapshot has files in /dev/shm, and this container has no shared memory")
+    return os.path.realpath(found)
+
+
+def extract(
+    archive: str,
+    shared: Shared,
+    before: Mapping[str, int],
+    save: Callable[[], None],
+    tick: Callable[[], None] = lambda: None,
+) -> None:
+    """Put the archive's files into the shared memory.
+
+    ``before`` has the files (name → inode) of earlier restores of the same container. ``save`` is
+    called whenever ``shared`` has something new on record, before it happens. Raises Broken or
+    Unfit; :func:`take_back` undoes what was done.
+    """
+    save()
+    try:
+        with tarfile.open(archive, "r:", errorlevel=2) as tar, Tree(shared.source) as tree:
+            os.mkdir(shared.staging, 0o700, dir_fd=tree.directory(()))
+            files, folders = _prepare(tar, tree, shared, tick)
+            shared.folders = ["/".join(parts) for parts, _ in folders if tree.status(parts) is None]
+            shared.made.update({name: inode for name, inode, _ in files})
+            save()
+            _publish_folders(tree, shared, folders)
+            for name, _, number in files:
+                _publish(tree, shared, name, number, before)
+            tree.remove((shared.staging,))
+    except PodthawError:
+        raise
+    except tarfile.TarError as error:
+        raise Broken(f"the snapshot's /dev/shm is damaged: {error}") from error
+    except OSError as error:
+        reason = "there is no room left" if error.errno in _FULL else error.strerror
+        raise Unfit(
+            f"the snapshot's /dev/shm cannot be written here: {reason} ({error.filename})"
+        ) from error
+
+
+def take_back(shared: Shared) -> None:
+    """Remove what :func:`extract` made, and nothing else. Safe to call again."""
+    try:
+        tree = Tree(shared.source)
+    except FileNotFoundError:
+        return  # the pod is gone and its memory with it
+    with tree:
+        for name, inode in shared.made.items():
+            parts = split(name)
+            try:
+                status = tree.status(parts)
+                if status is not None and status.st_ino == inode:
+                    os.unlink(parts[-1], dir_fd=tree.directory(parts[:-1]))
+            except (FileNotFoundError, Broken):
+                continue
+        for folder in reversed(shared.folders):
+            parts = split(folder)
+            try:
+                os.rmdir(parts[-1], dir_fd=tree.directory(parts[:-1]))
+            except (OSError, Broken):
+                continue  # somebody has put something there meanwhile
+        tree.forget()
+        tree.remove((shared.staging,))
+
+
+def remember(run: str, sandbox: str, container: str, made: Mapping[str, int]) -> None:
+    """Record that the files of ``made`` belong to restores of ``container`` in ``sandbox``."""
+    folder = f"{run}/shm/{sandbox}"
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    path = f"{folder}/{container}"
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        json.dump({**remembered(run, sandbox, container), **made}, file)
+    os.replace(f"{path}.new", path)
+
+
+def remembered(run: str, sandbox: str, container: str) -> dict[str, int]:
+    """Files (name → inode) that earlier restores of ``container`` made in this sandbox."""
+    try:
+        with open(f"{run}/shm/{sandbox}/{container}", encoding="utf-8") as file:
+            return {str(name): int(inode) for name, inode in json.load(file).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def forget(run: str, sandbox: str) -> None:
+    """Drop the records of a sandbox that is gone."""
+    shutil.rmtree(f"{run}/shm/{sandbox}", ignore_errors=True)
+
+
+def _prepare(
+    tar: tarfile.TarFile, tree: Tree, shared: Shared, tick: Callable[[], None]
+) -> tuple[list[tuple[str, int, int]], list[tuple[Parts, tarfile.TarInfo]]]:
+    """Write every file into the staging folder under a number: (name, inode, number)."""
+    files: list[tuple[str, int, int]] = []
+    folders: list[tuple[Parts, tarfile.TarInfo]] = []
+    for number, member in enumerate(tar):
+        tick()
+        parts = split(member.name)
+        if member.isdir():
+            if parts:
+                folders.append((parts, member))
+            continue
+        if not member.isreg() or not parts or parts[0] == shared.staging:
+            raise Broken(
+                f"the snapshot's /dev/shm has {member.name[:200]!r} of tar type {member.type!r}: "
+                "only files and directories are allowed"
+            )
+        folder = tree.directory((shared.staging,))
+        fd = os.open(str(number), _NEW_FILE, 0o600, dir_fd=folder)
+        try:
+            fill(tar, fd, member, tick)
+            dress(fd, member)
+            files.append(("/".join(parts), os.fstat(fd).st_ino, number))
+        finally:
+            os.close(fd)
+    return files, folders
+
+
+def _publish_folders(
+    tree: Tree, shared: Shared, folders: list[tuple[Parts, tarfile.TarInfo]]
+) -> None:
+    for parts, member in folders:
+        if "/".join(parts) in shared.folders:
+            os.mkdir(parts[-1], 0o700, dir_fd=tree.directory(parts[:-1]))
+            dress(tree.directory(parts), member)
+
+
+def _publish(tree: Tree, shared: Shared, name: str, number: int, before: Mapping[str, int]) -> None:
+    """Give a prepared file its name, unless the name is taken by something else."""
+    parts = split(name)
+    status = tree.status(parts)
+    with tree.held((shared.staging,)) as staging:
+        if status is not None:
+            if not stat.S_ISREG(status.st_mode):
+                raise Unfit(f"{_PLACE}/{name} is there already and is no regular file")
+            if before.get(name) != status.st_ino:
+                folder = tree.directory(parts[:-1])
+                if not _equal(staging, str(number), folder, parts[-1]):
+                    raise Unfit(f"{_PLACE}/{name} is there already with other content")
+                del shared.made[name]
+                return
+            os.rename(
+                str(number),
+                parts[-1],
+                src_dir_fd=staging,
+                dst_dir_fd=tree.directory(parts[:-1]),
+            )
+            return
+        os.link(
+            str(number),
+            parts[-1],
+            src_dir_fd=staging,
+            dst_dir_fd=tree.directory(parts[:-1]),
+            follow_symlinks=False,
+        )
+
+
+def _equal(left_folder: int, left: str, right_folder: int, right: str) -> bool:
+    """Whether two regular files have the same content."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with (
+        os.fdopen(os.open(left, flags, dir_fd=left_folder), "rb") as one,
+        os.fdopen(os.open(right, flags, dir_fd=right_folder), "rb") as two,
+    ):
+        if os.fstat(one.fileno()).st_size != os.fstat(two.fileno()).st_size:
+            return False
+        while chunk := one.read(_COMPARE):
+            if chunk != two.read(_COMPARE):
+                return False
+    return True

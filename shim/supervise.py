@@ -1,0 +1,114 @@
+"""Run one program to its end or to a deadline, and never leave it behind.
+
+The child stands in a process group of its own and is killed by the kernel when this process dies
+(PR_SET_PDEATHSIG), so that no path of this program, not even SIGKILL, lets it go on alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import select
+import signal
+import sys
+import time
+
+from shim.errors import Unfit
+
+_PR_SET_PDEATHSIG = 1
+
+
+class DeadlineError(Exception):
+    """The program was still running at its deadline, and was killed."""
+
+
+def die_with_parent(number: int) -> None:
+    """Have the kernel send this signal to this process when its parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def run(
+    program: str,
+    arguments: list[str],
+    deadline: float,
+    *,
+    environment: dict[str, str] | None = None,
+    output: int | None = None,
+) -> int:
+    """Run a program and wait for it; returns its exit status (128 + signal when it was killed).
+
+    ``deadline`` is on :func:`time.monotonic`'s clock. Standard input, output and error are this
+    process's own, or ``output`` for the last two. Raises DeadlineError, Unfit when the program
+    cannot be started; whatever is raised here or by a signal handler meanwhile, the program and
+    its process group are gone then.
+    """
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        _become(program, arguments, environment or dict(os.environ), output, parent)
+    status: int | None = None
+    try:
+        status = _wait(pid, deadline)
+    finally:
+        if status is None:
+            kill_group(pid)
+            os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code == _CANNOT_START:
+        raise Unfit(f"the program {program} cannot be started")
+    return code if code >= 0 else 128 - code
+
+
+_CANNOT_START = 227
+"""Exit status of a child that could not become the program; runc and CRIU do not use it."""
+
+
+def kill_group(pid: int) -> None:
+    """Kill a process group made by :func:`run`, and its leader should it not lead it yet."""
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def _wait(pid: int, deadline: float) -> int:
+    handle = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        while not poll.poll(max(0.0, (deadline - time.monotonic()) * 1000)):
+            if time.monotonic() >= deadline:
+                raise DeadlineError
+    finally:
+        os.close(handle)
+    return os.waitpid(pid, 0)[1]
+
+
+def _become(
+    program: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    output: int | None,
+    parent: int,
+) -> None:
+    """The child between fork and exec; never returns."""
+    try:
+        os.setpgid(0, 0)
+        die_with_parent(signal.SIGKILL)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        if os.getppid() == parent:
+            if output is not None:
+                os.dup2(output, 1)
+                os.dup2(output, 2)
+            os.execve(program, [program, *arguments], environment)  # noqa: S606
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
+            sys.stderr.write(f"{program}: {error.strerror}\n")
+            sys.stderr.flush()
+    finally:
+        os._exit(_CANNOT_START)

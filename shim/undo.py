@@ -1,0 +1,134 @@
+"""Take a restore back, whoever does it: the process that failed, its parent, or a later ``delete``.
+
+Everything is read from the journal and every step may be done twice. The order is the reverse of
+the restore's, with one rule above all: nothing is deleted below a folder that still has mounts.
+(runc leaves a bind mount of the whole root filesystem, volumes included, in its state folder when
+it is killed in the middle, and its own ``delete --force`` would delete through it.)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from shim import cgroups, mounts, overlay, shm, supervise
+from shim.errors import Unfit
+from shim.journal import Journal
+
+_DELETE_TIMEOUT = 30.0
+
+
+def undo(journal: Journal, *, start_follows: bool) -> None:
+    """Leave no process, mount, control group or file of the restore.
+
+    ``start_follows`` says that the container will now be started the ordinary way, so its root
+    filesystem must be mounted again. Each step is tried; the first error is raised at the end as
+    OSError or Unfit, and the container must not be started then.
+    """
+    problems: list[OSError | Unfit] = []
+    steps: list[Callable[[], None]] = [
+        lambda: _end_processes(journal),
+        lambda: _forget_container(journal),
+        lambda: _give_back_config(journal),
+        lambda: _give_back_rootfs(journal, start_follows=start_follows),
+        lambda: _give_back_shm(journal),
+    ]
+    for step in steps:
+        try:
+            step()
+        except (OSError, Unfit) as error:
+            problems.append(error)
+            journal.save()
+    if problems:
+        raise problems[0]
+    journal.remove()
+
+
+def _end_processes(journal: Journal) -> None:
+    if journal.restoring:
+        cgroups.kill(journal.cgroups)
+
+
+def _forget_container(journal: Journal) -> None:
+    """Unmount what runc mounted, then have it forget the container, then remove the groups."""
+    if not journal.restoring:
+        return
+    state = os.path.join(os.path.realpath(journal.root), journal.container)
+    mounts.unmount_all_below(state)
+    mounts.unmount_all_below(_rootfs(journal))
+    if os.path.isdir(state):
+        null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            supervise.run(
+                journal.runtime,
+                [*journal.global_options, "delete", "--force", journal.container],
+                time.monotonic() + _DELETE_TIMEOUT,
+                output=null,
+            )
+        except supervise.DeadlineError:
+            raise Unfit(
+                f"{journal.runtime} delete did not end within {_DELETE_TIMEOUT:.0f} seconds"
+            ) from None
+        finally:
+            os.close(null)
+        if os.path.isdir(state):
+            raise Unfit(f"{journal.runtime} delete left the container's state in {state}")
+    cgroups.remove(journal.cgroups)
+    if journal.pid_file:
+        _unlink(journal.pid_file)
+    journal.restoring = False
+
+
+def _give_back_config(journal: Journal) -> None:
+    """The bundle's config.json as the request had it."""
+    if not journal.config:
+        return
+    if os.path.exists(journal.config) and os.path.isdir(journal.bundle):
+        give_back_config(journal.config, journal.bundle)
+    journal.config = ""
+
+
+def give_back_config(aside: str, bundle: str) -> None:
+    """Put the original config.json back in one step, with its owner and mode. Raises OSError."""
+    with open(aside, "rb") as file:
+        replace_config(bundle, file.read())
+    _unlink(aside)
+
+
+def replace_config(bundle: str, data: bytes) -> None:
+    """Replace a bundle's config.json in one step, keeping owner and mode. Raises OSError."""
+    path = os.path.join(bundle, "config.json")
+    status = os.stat(path)
+    new = os.path.join(bundle, ".config.json.podthaw")
+    fd = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        os.fchown(file.fileno(), status.st_uid, status.st_gid)
+        os.fchmod(file.fileno(), status.st_mode & 0o7777)
+    os.replace(new, path)
+
+
+def _give_back_rootfs(journal: Journal, *, start_follows: bool) -> None:
+    if journal.rootfs is None:
+        return
+    overlay.reset(overlay.Layer(**journal.rootfs), mount=start_follows)
+    journal.rootfs = None
+
+
+def _give_back_shm(journal: Journal) -> None:
+    if journal.shm is None:
+        return
+    shm.take_back(shm.Shared(**journal.shm))
+    journal.shm = None
+
+
+def _rootfs(journal: Journal) -> str:
+    return journal.rootfs["target"] if journal.rootfs else journal.rootfs_path
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,267 @@
+"""The steps of one restore, each on record before it changes anything (see :mod:`shim.restore`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from shim import overlay, plan, rootfs_apply, shm, snapshot, supervise, undo
+from shim import spec as oci
+from shim.criu import log as criu_log
+from shim.errors import Broken, PodthawError, Unfit
+from shim.journal import Journal
+
+CRIU_CONFIG = "org.criu.config"
+"""Annotation of the bundle that names CRIU's configuration file; runc passes it on."""
+
+_HOST_TROUBLE = re.compile(
+    r"No space left on device|Disk quota exceeded|Cannot allocate memory|Too many open files"
+)
+"""Failures of CRIU that are the host's and say nothing about the snapshot."""
+
+
+class InterruptedRestoreError(Exception):
+    """The caller is gone or has asked for an end."""
+
+
+def check_parent(pid: int) -> None:
+    """Raise InterruptedRestoreError when the process ``pid`` is not this one's parent any more."""
+    if os.getppid() != pid:
+        raise InterruptedRestoreError
+
+
+class Signals:
+    """Turns SIGTERM, SIGINT and SIGHUP into :class:`InterruptedRestoreError`, until told not to."""
+
+    _NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        for number in self._NUMBERS:
+            signal.signal(number, self._raise)
+
+    def ignore(self) -> None:
+        """From here on nothing interrupts."""
+        for number in self._NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
+
+    @staticmethod
+    def _raise(_number: int, _frame: FrameType | None) -> None:
+        raise InterruptedRestoreError
+
+
+def follow(
+    record: Journal,
+    order: plan.Plan,
+    spec: dict[str, Any],
+    run: str,
+    phases: dict[str, float],
+) -> None:
+    """Restore the container. Raises Unfit, Broken or Refused; the journal then says what to undo.
+
+    ``phases`` receives the seconds of each phase, also of one that failed.
+    """
+    deadline = time.monotonic() + order.restore_timeout
+
+    def tick() -> None:
+        if time.monotonic() > deadline:
+            raise Unfit(
+                f"the restore was not ready within {order.restore_timeout:g} seconds: "
+                "the files took too long"
+            )
+
+    with _phase(phases, "check"):
+        _check(order, spec, record)
+    with _phase(phases, "rootfs"):
+        _apply_rootfs(record, order, tick)
+    with _phase(phases, "shm"):
+        _extract_shm(record, order, spec, run, tick)
+    with _phase(phases, "criu"):
+        _restore_processes(record, order, spec, run, deadline)
+    if record.shm is not None:
+        shm.remember(run, order.sandbox_id, order.container, record.shm["made"])
+
+
+def describe(error: BaseException, record: Journal, run: str) -> tuple[str, str, list[str]]:
+    """Kind, reason and log lines of whatever ended a restore."""
+    if isinstance(error, PodthawError):
+        return error.kind, str(error), error.detail.split("\n") if error.detail else []
+    if isinstance(error, InterruptedRestoreError):
+        return "unfit", "the start was cancelled while it was being restored", []
+    trace = traceback.format_exception(error)
+    try:
+        (plan.plan_dir(record.plan, Path(run)) / "error.txt").write_text("".join(trace))
+    except (OSError, PodthawError):
+        sys.stderr.write("".join(trace))
+    return "unfit", f"podthaw-runc failed: {type(error).__name__}: {error}", []
+
+
+@contextmanager
+def _phase(phases: dict[str, float], name: str) -> Iterator[None]:
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        phases[name] = round(time.monotonic() - begun, 6)
+
+
+def _check(order: plan.Plan, spec: dict[str, Any], record: Journal) -> None:
+    """Whether this container may become the snapshot at all; touches nothing."""
+    manifest = snapshot.read(Path(order.snapshot_dir), order.snapshot)
+    if oci.has_terminal(spec):
+        raise Unfit("the container asks for a terminal, and a snapshot has none")
+    difference = oci.difference(manifest.security, oci.security_profile(spec))
+    if difference:
+        raise Unfit(difference)
+    _check_mounts(manifest, oci.mounts(spec, Path(record.rootfs_path)))
+    if not os.path.isdir(order.images):
+        raise Broken(f"the snapshot's images are not at {order.images}")
+
+
+def _check_mounts(manifest: snapshot.Manifest, found: list[snapshot.Mount]) -> None:
+    """Each mount of the snapshot must be there again, of the same kind; more may be."""
+    by_place = {mount.destination: mount for mount in found}
+    for wanted in manifest.mounts:
+        mount = by_place.get(wanted.destination)
+        if mount is None:
+            raise Unfit(f"this container has no mount at {wanted.destination}, the snapshot has")
+        if mount.type != wanted.type:
+            raise Unfit(
+                f"the mount at {wanted.destination} is of type {wanted.type} in the snapshot "
+                f"and {mount.type} in this container"
+            )
+        if wanted.kind and mount.kind and mount.kind != wanted.kind:
+            raise Unfit(
+                f"the mount at {wanted.destination} is a {wanted.kind} in the snapshot "
+                f"and a {mount.kind} in this container"
+            )
+
+
+def _apply_rootfs(record: Journal, order: plan.Plan, tick: Any) -> None:  # noqa: ANN401
+    if order.rootfs_diff is None:
+        return
+    layer = overlay.find(record.rootfs_path)
+    record.rootfs = asdict(layer)
+    record.save()
+    rootfs_apply.apply(order.rootfs_diff, layer.target, tick)
+
+
+def _extract_shm(
+    record: Journal,
+    order: plan.Plan,
+    spec: dict[str, Any],
+    run: str,
+    tick: Any,  # noqa: ANN401
+) -> None:
+    if order.shm is None:
+        return
+    shared = shm.Shared(source=shm.source_of(spec), staging=f".podthaw-{order.id}")
+
+    def save() -> None:
+        record.shm = asdict(shared)
+        record.save()
+
+    before = shm.remembered(run, order.sandbox_id, order.container)
+    shm.extract(order.shm, shared, before, save, tick)
+    save()
+
+
+def _restore_processes(
+    record: Journal, order: plan.Plan, spec: dict[str, Any], run: str, deadline: float
+) -> None:
+    folder = plan.plan_dir(order.id, Path(run))
+    aside = folder / "config.json"
+    with open(f"{record.bundle}/config.json", "rb") as file:
+        aside.write_bytes(file.read())
+    record.config = str(aside)
+    record.restoring = True
+    record.save()
+    configuration = folder / "criu.conf"
+    annotations = {**spec.get("annotations", {}), CRIU_CONFIG: str(configuration)}
+    undo.replace_config(record.bundle, json.dumps({**spec, "annotations": annotations}).encode())
+    output = os.open(folder / "runc.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    os.close(output)
+    try:
+        status = supervise.run(
+            record.runtime,
+            _arguments(record, order, folder),
+            deadline,
+            environment=_environment(order),
+        )
+    except supervise.DeadlineError:
+        raise _criu_failure(
+            folder, f"CRIU did not finish within {order.restore_timeout:g} seconds"
+        ) from None
+    if status != 0:
+        raise _criu_failure(folder, f"the restore failed with status {status}")
+    undo.give_back_config(record.config, record.bundle)
+    record.config = ""
+
+
+def _arguments(record: Journal, order: plan.Plan, folder: Path) -> list[str]:
+    pid_file = ["--pid-file", record.pid_file] if record.pid_file else []
+    return [
+        *record.global_options,
+        "--log",
+        str(folder / "runc.log"),
+        "restore",
+        "--detach",
+        "--bundle",
+        record.bundle,
+        *pid_file,
+        "--image-path",
+        order.images,
+        "--work-path",
+        str(folder),
+        "--tcp-established",
+        "--file-locks",
+        "--ext-unix-sk",
+        record.container,
+    ]
+
+
+def _environment(order: plan.Plan) -> dict[str, str]:
+    """Environment of the runtime below: runc looks CRIU up on PATH."""
+    environment = dict(os.environ)
+    if "/" in order.criu:
+        folder = os.path.dirname(os.path.abspath(order.criu))
+        environment["PATH"] = f"{folder}:{environment.get('PATH', os.defpath)}"
+    return environment
+
+
+def _criu_failure(folder: Path, what: str) -> PodthawError:
+    """The failure with its reason from CRIU's log, or else from runc's."""
+    lines = criu_log.tail(folder / "restore.log")
+    if not lines:
+        lines = _runc_errors(folder / "runc.log")
+        meaning = lines[-1] if lines else ""
+    else:
+        meaning = criu_log.explain(lines) or _first_error(lines)
+    message = f"{what}: {meaning}" if meaning else what
+    trouble = any(_HOST_TROUBLE.search(line) for line in lines)
+    kind = Unfit if trouble else Broken
+    return kind(message, detail="\n".join(lines))
+
+
+def _first_error(lines: list[str]) -> str:
+    return next((line for line in lines if "Error (" in line), lines[-1])
+
+
+def _runc_errors(path: Path) -> list[str]:
+    """The messages of level error in runc's log of text format."""
+    found = []
+    for line in criu_log.read_tail(path):
+        match = re.search(r'level=error msg="(.*)"\s*$', line)
+        if match:
+            found.append(match[1].replace('\\"', '"'))
+    return found
