@@ -1,0 +1,150 @@
+"""``python -m examples.demo``: set everything up, measure, show; exit 1 when anything is amiss."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from examples.demo import checks, pods, report
+from examples.demo.image import embeddings_image
+from examples.demo.report import Outcome, Restored
+from examples.demo.starts import PROBER, REQUEST, NoAnswer, Start, start
+from tests.node import cache, engine, kubernetes
+from tests.node.debian import Unavailable
+from tests.node.execute import CommandFailed
+from tests.node.node import PREFIX, PROXY_SOCKET, Node
+
+OUTPUT = Path(__file__).parents[2] / "build/demo.json"
+SNAPSHOT = "embeddings"
+WANTED_RATIO = 8.0
+PODTHAW = f"{PREFIX}/bin/podthaw"
+
+
+def set_up(node: Node) -> None:
+    """Bring the node to where kubelet waits for pods, behind the proxy."""
+    archive = embeddings_image(node.client)
+    with cache.step("starting containerd, importing the images"):
+        node.install_podthaw()
+        node.start_containerd()
+        node.import_image(archive)
+    with cache.step("starting podthaw proxy and kubelet"):
+        node.start_proxy()
+        # Verbosity 4 has the line that starts the clock.
+        node.start_kubelet(f"unix://{PROXY_SOCKET}", logging={"verbosity": 4})
+    node.write(PROBER, (Path(__file__).parent / "prober.py").read_bytes())
+    node.write(REQUEST, json.dumps({"texts": checks.TEXTS}))
+
+
+def start_cold(node: Node) -> Start:
+    """The pod that everything is measured against."""
+    with cache.step("one pod, the ordinary way"):
+        (cold,) = start(node, ["embeddings-cold"])
+        if wrong := checks.meaning(cold.embeddings):
+            raise NoAnswer(f"pod {cold.pod} answers, but wrongly: {wrong}")
+        node.wait(f"readiness of {cold.pod}", lambda: pods.ready(node, cold.pod))
+    return cold
+
+
+def capture(node: Node, pod: str) -> dict[str, Any]:
+    """Capture the running pod; it runs on."""
+    command = [PODTHAW, "capture", f"{pods.NAMESPACE}/{pod}", "--name", SNAPSHOT]
+    with cache.step(" ".join(["podthaw", *command[1:]])):
+        began = time.monotonic()
+        node.exec(command, timeout=300)
+        took = time.monotonic() - began
+    size = node.exec(["du", "-s", "--block-size=1", "/var/lib/podthaw/store/snapshots"]).stdout
+    return {"seconds": round(took, 3), "bytes": int(size.split()[0])}
+
+
+def restore(node: Node, names: list[str], cold: Start, addresses: set[str]) -> list[Restored]:
+    """Start these pods at once from the snapshot, and look at each."""
+    with cache.step(f"from the snapshot: {', '.join(names)}"):
+        starts = start(node, names, snapshot=SNAPSHOT)
+        result = []
+        for one in starts:
+            equal = one.embeddings == cold.embeddings
+            findings = checks.restored(node, one, addresses)
+            if not equal:
+                findings.append("its embeddings differ from the cold pod's")
+            addresses.add(one.address)
+            result.append(Restored(one, equal, tuple(findings)))
+    return result
+
+
+def machine(node: Node) -> dict[str, Any]:
+    """What the figures were measured on."""
+
+    def version(*command: str) -> str:
+        return node.exec(command).stdout.splitlines()[0].strip()
+
+    return {
+        "cpus": os.cpu_count(),
+        "kernel": platform.release(),
+        "criu": version("criu", "--version"),
+        "runc": version("runc", "--version"),
+        "containerd": version("containerd", "--version"),
+        "kubelet": version("kubelet", "--version"),
+    }
+
+
+def run() -> Outcome:
+    """The whole story."""
+    # What takes minutes the first time comes before the node.
+    embeddings_image(engine.connect())
+    kubernetes.kubelet()
+    with cache.step("starting the node"):
+        node = Node().start()
+    try:
+        set_up(node)
+        cold = start_cold(node)
+        captured = capture(node, cold.pod)
+        addresses = {cold.address}
+        one_by_one = []
+        for number in (1, 2, 3):
+            one_by_one += restore(node, [f"embeddings-{number}"], cold, addresses)
+        together = restore(node, [f"embeddings-{n}" for n in (4, 5, 6)], cold, addresses)
+        outcome = Outcome(cold, one_by_one, together, captured, machine(node))
+        if any(one.findings for one in outcome.restored):
+            explain(node)
+        return outcome
+    finally:
+        node.stop()
+
+
+def explain(node: Node) -> None:
+    """What Podthaw itself says about what went wrong."""
+    print("\n" + node.exec([PODTHAW, "status"], check=False).stdout.strip(), file=sys.stderr)
+    print("\n".join(node.logs("proxy").splitlines()[-20:]), file=sys.stderr)
+
+
+def main() -> int:
+    """Run, show, write the file; the exit status tells whether all was as it must be."""
+    argparse.ArgumentParser(description=__doc__.partition(":")[2]).parse_args()
+    try:
+        outcome = run()
+    except (Unavailable, NoAnswer, CommandFailed, TimeoutError, RuntimeError) as error:
+        print(f"the demo did not come to its end: {error}", file=sys.stderr)
+        return 1
+    OUTPUT.parent.mkdir(exist_ok=True)
+    OUTPUT.write_text(json.dumps(report.as_json(outcome), indent=2) + "\n")
+    print(f"\n{report.table(outcome)}\n\n{report.timeline(outcome)}\n")
+    print(
+        f"The first answer came {outcome.ratio:.1f} times sooner than cold "
+        f"(the slowest of {len(outcome.one_by_one)}). Written to {OUTPUT}."
+    )
+    wrong = [f"{one.start.pod}: {what}" for one in outcome.restored for what in one.findings]
+    if outcome.ratio < WANTED_RATIO:
+        wrong.append(f"the ratio is {outcome.ratio:.1f}; at least {WANTED_RATIO:g} was wanted")
+    for line in wrong:
+        print(f"NOT AS IT MUST BE: {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+#!/usr/bin/python3
+"""Runs on the node: drops static pods' manifests, and asks each pod until it answers.
+
+    prober.py NAME=STAGED … --manifests DIR --request FILE   → JSON on standard output
+
+It stands inside because only the node reaches its pods, and because a process that is already
+there sees an answer at once: a poll every 10 ms over a kept connection. All times are Unix times
+in seconds of the machine's one clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+PREFIX = "/opt/podthaw"
+SERVICE = "/runtime.v1.RuntimeService/"
+NAME_LABEL = "io.kubernetes.pod.name"
+
+REFUSED_PAUSE = 0.01
+"""Seconds between two attempts to connect."""
+LOADING_PAUSE = 0.02
+"""Seconds after a 503: such an answer costs the server some work of its own start."""
+CONNECT_TIMEOUT = 0.1
+"""A first packet that is lost would be sent again only after a second."""
+
+
+@dataclass
+class Observation:
+    """What was seen of one pod; 0 is "not yet"."""
+
+    pod: str
+    dropped: float = 0
+    """The manifest appeared in kubelet's folder."""
+    sandbox: float = 0
+    """The sandbox was made, as containerd says."""
+    created: float = 0
+    """The container was made, as containerd says."""
+    started: float = 0
+    """The container was started, as containerd says."""
+    answered: float = 0
+    """The first whole answer was there."""
+    address: str = ""
+    container: str = ""
+    """Id in containerd."""
+    embeddings: list[list[float]] | None = None
+    error: str = ""
+
+
+def observe(seen: Observation, staged: Path, options: argparse.Namespace) -> None:
+    """Start one pod and fill in what is seen of it."""
+    deadline = time.time() + options.timeout
+    try:
+        seen.dropped = time.time()
+        os.rename(staged, Path(options.manifests) / staged.name)
+        wait_for_address(seen, options.socket, deadline)
+        seen.embeddings = ask_until_answered(seen, options, deadline)
+        read_times(seen, options.socket)
+    except (OSError, TimeoutError, RuntimeError) as error:
+        seen.error = f"{type(error).__name__}: {error}"
+
+
+def wait_for_address(seen: Observation, socket: str, deadline: float) -> None:
+    """Ask containerd until the pod's sandbox is ready and has an address."""
+    from cri.proto import cri_pb2 as cri  # noqa: PLC0415 - on the path only since main() ran
+
+    query = cri.ListPodSandboxRequest(
+        filter=cri.PodSandboxFilter(
+            state=cri.PodSandboxStateValue(state=cri.SANDBOX_READY),
+            label_selector={NAME_LABEL: seen.pod},
+        )
+    )
+    with Runtime(socket) as runtime:
+        while time.time() < deadline:
+            answer = runtime.call("ListPodSandbox", query, cri.ListPodSandboxResponse)
+            for item in answer.items:
+                request = cri.PodSandboxStatusRequest(pod_sandbox_id=item.id)
+                status = runtime.call("PodSandboxStatus", request, cri.PodSandboxStatusResponse)
+                if status.status.network.ip:
+                    seen.address = status.status.network.ip
+                    seen.sandbox = status.status.created_at / 1e9
+                    return
+            time.sleep(REFUSED_PAUSE)
+    raise TimeoutError("kubelet has made no sandbox for it")
+
+
+def ask_until_answered(
+    seen: Observation, options: argparse.Namespace, deadline: float
+) -> list[list[float]]:
+    """Ask for embeddings until they come."""
+    body = Path(options.request).read_bytes()
+    connection = http.client.HTTPConnection(seen.address, options.port, timeout=CONNECT_TIMEOUT)
+    last = "nothing was tried"
+    while time.time() < deadline:
+        pause = REFUSED_PAUSE
+        try:
+            if connection.sock is None:
+                connection.connect()
+                connection.sock.settimeout(30)
+            connection.request("POST", "/embed", body)
+            answer = connection.getresponse()
+            content = answer.read()
+            if answer.status == HTTPStatus.OK:
+                seen.answered = time.time()
+                connection.close()
+                vectors: list[list[float]] = json.loads(content)["embeddings"]
+                return vectors
+            last = f"{answer.status} {content.decode(errors='replace').strip()[:200]}"
+            pause = LOADING_PAUSE
+        except (OSError, http.client.HTTPException) as error:
+            last = f"{type(error).__name__}: {error}"
+            connection.close()
+        time.sleep(pause)
+    raise TimeoutError(f"no embeddings; the last answer: {last}")
+
+
+def read_times(seen: Observation, socket: str) -> None:
+    """Read when the container was made and started, by containerd's record."""
+    from cri.proto import cri_pb2 as cri  # noqa: PLC0415
+
+    query = cri.ListContainersRequest(filter=cri.ContainerFilter(label_selector={
+        NAME_LABEL: seen.pod,
+    }))
+    with Runtime(socket) as runtime:
+        found = runtime.call("ListContainers", query, cri.ListContainersResponse).containers
+        if not found:
+            raise RuntimeError("containerd knows no container of it")
+        newest = max(found, key=lambda item: item.created_at)
+        request = cri.ContainerStatusRequest(container_id=newest.id)
+        answer = runtime.call("ContainerStatus", request, cri.ContainerStatusResponse)
+        seen.container = newest.id
+        seen.created = answer.status.created_at / 1e9
+        seen.started = answer.status.started_at / 1e9
+
+
+class Runtime:
+    """A connection to containerd's CRI."""
+
+    def __init__(self, socket: str) -> None:
+        import grpc  # noqa: PLC0415 - on the path only since main() ran
+
+        self._channel = grpc.insecure_channel(f"unix://{socket}")
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+    def call(self, method, request, answer):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        """One unary call."""
+        stub = self._channel.unary_unary(
+            SERVICE + method,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        return stub(request, timeout=30)
+
+
+def main() -> int:
+    """Observe all named pods at once; the exit status tells whether all answered."""
+    parser = argparse.ArgumentParser(description="start static pods and wait for their answers")
+    parser.add_argument("pods", nargs="+", metavar="NAME=STAGED")
+    parser.add_argument("--manifests", required=True, help="kubelet's staticPodPath")
+    parser.add_argument("--request", required=True, help="file with the body to POST to /embed")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--timeout", type=float, default=120)
+    parser.add_argument("--socket", default="/run/containerd/containerd.sock")
+    options = parser.parse_args()
+    # The node's Python has no gRPC of its own; Podthaw's tree has.
+    sys.path.insert(0, f"{PREFIX}/lib")
+    import grpc  # noqa: F401, PLC0415 - imported before the clock runs
+
+    seen = {}
+    threads = []
+    for item in options.pods:
+        name, _, staged = item.partition("=")
+        seen[name] = Observation(name)
+        threads.append(
+            threading.Thread(target=observe, args=(seen[name], Path(staged), options))
+        )
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    json.dump([asdict(one) for one in seen.values()], sys.stdout)
+    return 0 if all(one.embeddings for one in seen.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
