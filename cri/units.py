@@ -26,8 +26,9 @@ def parse_size(text: str) -> int:
     base = 1024 if unit.endswith("I") else 1000
     power = _UNITS.index(unit[0]) + 1 if unit else 0
     whole, _, fraction = match[1].partition(".")
-    scale = 10 ** len(fraction)
-    return int(whole + fraction) * int(base**power) // scale
+    factor: int = base**power
+    scale: int = 10 ** len(fraction)
+    return int(whole + fraction) * factor // scale
 
 
 def parse_duration(text: str) -> float:

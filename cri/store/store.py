@@ -137,8 +137,8 @@ class Store:
         """What a person on the node means: a name, or a full or short digest.
 
         ``NAMESPACE/NAME`` (also with ``@sha256:<hex>``), ``NAME`` in ``namespace``, or six and more
-        hexadecimal digits, with or without ``sha256:`` before them. Unlike :meth:`resolve` it finds all namespaces'
-        snapshots by digest, so it is never for what a pod asks.
+        hexadecimal digits, with or without ``sha256:`` before them. Unlike :meth:`resolve` it
+        finds all namespaces' snapshots by digest, so it is never for what a pod asks.
         """
         self._require_root()
         before, slash, rest = reference.partition("/")
@@ -186,6 +186,12 @@ class Store:
                     one = self._entry(f"sha256:{entry}", tuple(names.get(f"sha256:{entry}", ())))
                     found += [one] if one else []
         return sorted(found, key=lambda one: (-one.published, one.digest))
+
+    def get(self, digest: str) -> Snapshot | None:
+        """What is known of one snapshot; None when it is not there."""
+        names = [key for key, target in self._names.all()[0].items() if target == digest]
+        with self._area.sentences(f"read the snapshot {digest}"):
+            return self._entry(digest, tuple(names))
 
     def problems(self) -> list[str]:
         """What lies in the store that does not belong there or leads nowhere, a sentence each."""
