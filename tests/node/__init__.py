@@ -9,5 +9,8 @@ Map
     ``gobuild``    Kubernetes, containerd, crictl, checkpointctl from the Go module proxy
     ``kubernetes`` where a kubelet comes from
     ``execute``    run a command in a container: input, time limit, both outputs
+    ``container``  a container that can be a node: life, commands, files
+    ``janitor``    removes what killed runs left
+    ``cri``        a client of the container runtime interface
     ``node``       one running node
 """

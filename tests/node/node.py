@@ -25,6 +25,7 @@ import yaml
 
 from tests.node import cache, gobuild, images, kubernetes
 from tests.node.container import CACHE, NodeContainer
+from tests.node.cri import Cri
 
 FILES = Path(__file__).parent / "files"
 REPOSITORY = Path(__file__).parents[2]
@@ -69,6 +70,10 @@ class Node(NodeContainer):
 
     def endpoint(self, socket: str = CONTAINERD_SOCKET) -> str:
         return super().endpoint(socket)
+
+    def cri(self, socket: str = CONTAINERD_SOCKET) -> Cri:
+        """A client of the CRI at a socket inside; its pods' cgroups are the node's."""
+        return Cri(self.endpoint(socket), cgroup=self.cgroup)
 
     # -- daemons ---------------------------------------------------------------------------
 
