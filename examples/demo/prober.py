@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """Runs on the node: drops static pods' manifests, and asks each pod until it answers.
 
     prober.py NAME=STAGED … --manifests DIR --request FILE   → JSON on standard output
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import sys
 import threading
 import time
@@ -21,8 +19,12 @@ from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-PREFIX = "/opt/podthaw"
-SERVICE = "/runtime.v1.RuntimeService/"
+# Podthaw's own tree on the node speaks to containerd.
+sys.path.insert(0, "/opt/podthaw/lib")
+from cri.proto import cri_pb2 as cri
+from cri.rpc import RpcError
+from cri.runtime_client import SyncRuntimeClient
+
 NAME_LABEL = "io.kubernetes.pod.name"
 
 REFUSED_PAUSE = 0.01
@@ -31,6 +33,7 @@ LOADING_PAUSE = 0.02
 """Seconds after a 503: such an answer costs the server some work of its own start."""
 CONNECT_TIMEOUT = 0.1
 """A first packet that is lost would be sent again only after a second."""
+ANSWER_TIMEOUT = 30
 
 
 @dataclass
@@ -60,33 +63,27 @@ def observe(seen: Observation, staged: Path, options: argparse.Namespace) -> Non
     deadline = time.time() + options.timeout
     try:
         seen.dropped = time.time()
-        os.rename(staged, Path(options.manifests) / staged.name)
+        staged.rename(Path(options.manifests) / staged.name)
         wait_for_address(seen, options.socket, deadline)
         seen.embeddings = ask_until_answered(seen, options, deadline)
         read_times(seen, options.socket)
-    except (OSError, TimeoutError, RuntimeError) as error:
+    except (OSError, RpcError, RuntimeError) as error:
         seen.error = f"{type(error).__name__}: {error}"
 
 
 def wait_for_address(seen: Observation, socket: str, deadline: float) -> None:
     """Ask containerd until the pod's sandbox is ready and has an address."""
-    from cri.proto import cri_pb2 as cri  # noqa: PLC0415 - on the path only since main() ran
-
-    query = cri.ListPodSandboxRequest(
-        filter=cri.PodSandboxFilter(
-            state=cri.PodSandboxStateValue(state=cri.SANDBOX_READY),
-            label_selector={NAME_LABEL: seen.pod},
-        )
+    query = cri.PodSandboxFilter(
+        state=cri.PodSandboxStateValue(state=cri.SANDBOX_READY),
+        label_selector={NAME_LABEL: seen.pod},
     )
-    with Runtime(socket) as runtime:
+    with SyncRuntimeClient(socket) as runtime:
         while time.time() < deadline:
-            answer = runtime.call("ListPodSandbox", query, cri.ListPodSandboxResponse)
-            for item in answer.items:
-                request = cri.PodSandboxStatusRequest(pod_sandbox_id=item.id)
-                status = runtime.call("PodSandboxStatus", request, cri.PodSandboxStatusResponse)
-                if status.status.network.ip:
-                    seen.address = status.status.network.ip
-                    seen.sandbox = status.status.created_at / 1e9
+            for item in runtime.list_pod_sandbox(query):
+                status = runtime.pod_sandbox_status(item.id).status
+                if status.network.ip:
+                    seen.address = status.network.ip
+                    seen.sandbox = status.created_at / 1e9
                     return
             time.sleep(REFUSED_PAUSE)
     raise TimeoutError("kubelet has made no sandbox for it")
@@ -102,9 +99,9 @@ def ask_until_answered(
     while time.time() < deadline:
         pause = REFUSED_PAUSE
         try:
-            if connection.sock is None:
+            if not connection.sock:
                 connection.connect()
-                connection.sock.settimeout(30)
+                connection.sock.settimeout(ANSWER_TIMEOUT)
             connection.request("POST", "/embed", body)
             answer = connection.getresponse()
             content = answer.read()
@@ -124,45 +121,16 @@ def ask_until_answered(
 
 def read_times(seen: Observation, socket: str) -> None:
     """Read when the container was made and started, by containerd's record."""
-    from cri.proto import cri_pb2 as cri  # noqa: PLC0415
-
-    query = cri.ListContainersRequest(filter=cri.ContainerFilter(label_selector={
-        NAME_LABEL: seen.pod,
-    }))
-    with Runtime(socket) as runtime:
-        found = runtime.call("ListContainers", query, cri.ListContainersResponse).containers
+    query = cri.ContainerFilter(label_selector={NAME_LABEL: seen.pod})
+    with SyncRuntimeClient(socket) as runtime:
+        found = runtime.list_containers(query)
         if not found:
             raise RuntimeError("containerd knows no container of it")
         newest = max(found, key=lambda item: item.created_at)
-        request = cri.ContainerStatusRequest(container_id=newest.id)
-        answer = runtime.call("ContainerStatus", request, cri.ContainerStatusResponse)
-        seen.container = newest.id
-        seen.created = answer.status.created_at / 1e9
-        seen.started = answer.status.started_at / 1e9
-
-
-class Runtime:
-    """A connection to containerd's CRI."""
-
-    def __init__(self, socket: str) -> None:
-        import grpc  # noqa: PLC0415 - on the path only since main() ran
-
-        self._channel = grpc.insecure_channel(f"unix://{socket}")
-
-    def __enter__(self) -> Runtime:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._channel.close()
-
-    def call(self, method, request, answer):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-        """One unary call."""
-        stub = self._channel.unary_unary(
-            SERVICE + method,
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=answer.FromString,
-        )
-        return stub(request, timeout=30)
+        status = runtime.container_status(newest.id).status
+    seen.container = newest.id
+    seen.created = status.created_at / 1e9
+    seen.started = status.started_at / 1e9
 
 
 def main() -> int:
@@ -175,18 +143,12 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=120)
     parser.add_argument("--socket", default="/run/containerd/containerd.sock")
     options = parser.parse_args()
-    # The node's Python has no gRPC of its own; Podthaw's tree has.
-    sys.path.insert(0, f"{PREFIX}/lib")
-    import grpc  # noqa: F401, PLC0415 - imported before the clock runs
-
     seen = {}
     threads = []
     for item in options.pods:
         name, _, staged = item.partition("=")
         seen[name] = Observation(name)
-        threads.append(
-            threading.Thread(target=observe, args=(seen[name], Path(staged), options))
-        )
+        threads.append(threading.Thread(target=observe, args=(seen[name], Path(staged), options)))
     for thread in threads:
         thread.start()
     for thread in threads:

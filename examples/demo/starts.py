@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from examples.demo import pods
-from tests.node.node import Node
 from tests.node.execute import CommandFailed
+from tests.node.node import Node
 
 PROBER = "/tmp/prober.py"  # noqa: S108 - the node's own
 REQUEST = "/tmp/request.json"  # noqa: S108
@@ -57,7 +57,7 @@ class Start:
         return self.answered - self.dropped
 
 
-class NoAnswer(Exception):  # noqa: N818 - an outcome
+class NoAnswer(Exception):
     """A pod gave no embeddings."""
 
 

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 BATCHES = (1, 4, 16)
 """Numbers of texts for which the network is compiled; a request is padded up or cut."""
 
-LENGTHS = (16, 64, 256)
+LENGTHS = (16, 32, 64, 128, 256)
 """Numbers of tokens for which it is compiled; a longer text is cut at 256, as in training."""
 
 Tensors = dict[str, Any]

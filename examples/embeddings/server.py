@@ -10,6 +10,7 @@ answered; loading and compiling go on in a thread of their own.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import signal
@@ -51,6 +52,8 @@ class Server(ThreadingHTTPServer):
             embedder = Embedder(folder)
             say(f"loaded after {time.monotonic() - started:.1f} s; compiling")
             shapes = embedder.warm_up()
+            # What loading and compiling left over is not needed again.
+            gc.collect()
         except Exception as error:
             say(f"cannot load the model: {type(error).__name__}: {error}")
             threading.Thread(target=self.shutdown).start()
