@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from typing import NamedTuple
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client sends before its first frame."""
@@ -15,6 +16,9 @@ DEFAULT_WINDOW = 65535
 MAX_WINDOW = 2**31 - 1
 DEFAULT_FRAME_SIZE = 16384
 """Every peer takes frames of this size."""
+
+MAX_HEADERS = 1024 * 1024
+"""Octets of one header block; gRPC's own limit is 16 KiB unless changed."""
 
 # Flags; END_STREAM of DATA and HEADERS and ACK of SETTINGS and PING share a bit.
 END_STREAM = 0x1
@@ -28,34 +32,15 @@ HEADER_TABLE_SIZE = 0x1
 INITIAL_WINDOW_SIZE = 0x4
 
 
-class Type(IntEnum):
-    """Frame types."""
-
-    DATA = 0x0
-    HEADERS = 0x1
-    PRIORITY = 0x2
-    RST_STREAM = 0x3
-    SETTINGS = 0x4
-    PUSH_PROMISE = 0x5
-    PING = 0x6
-    GOAWAY = 0x7
-    WINDOW_UPDATE = 0x8
-    CONTINUATION = 0x9
-
-
-# Plain numbers: the relay compares them for each frame, and an IntEnum's look-up costs.
-DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
-    int(kind)
-    for kind in (
-        Type.DATA,
-        Type.HEADERS,
-        Type.RST_STREAM,
-        Type.SETTINGS,
-        Type.GOAWAY,
-        Type.WINDOW_UPDATE,
-        Type.CONTINUATION,
-    )
-)
+# Types. Plain numbers: they are compared for each frame, and an enum's look-up costs.
+DATA = 0x0
+HEADERS = 0x1
+RST_STREAM = 0x3
+SETTINGS = 0x4
+PING = 0x6
+GOAWAY = 0x7
+WINDOW_UPDATE = 0x8
+CONTINUATION = 0x9
 
 
 class ErrorCode(IntEnum):
@@ -134,11 +119,9 @@ def unpad(flags: int, payload: bytes) -> bytes:
         if not payload:
             raise FrameError("padded frame without its length of padding")
         start, end = 1, end - payload[0]
-    return payload[start:end] if start <= end else _too_much_padding()
-
-
-def _too_much_padding() -> bytes:
-    raise FrameError("more padding than payload")
+    if start > end:
+        raise FrameError("more padding than payload")
+    return payload[start:end]
 
 
 def header_block(flags: int, payload: bytes) -> bytes:
@@ -149,3 +132,55 @@ def header_block(flags: int, payload: bytes) -> bytes:
     """
     block = unpad(flags, payload)
     return block[5:] if flags & PRIORITY else block
+
+
+class Frame(NamedTuple):
+    """One frame, or HEADERS with its CONTINUATIONs, within the octets that were read."""
+
+    kind: int
+    flags: int
+    stream: int
+    start: int
+    """Where its payload begins."""
+    end: int
+    """Where the next frame begins."""
+    block: bytes
+    """Of HEADERS: the whole header block."""
+
+
+def next_frame(data: bytes, position: int) -> Frame | None:
+    """The frame that begins at ``position``; None when more has to be read.
+
+    Raises:
+        FrameError: a header block that is interrupted, or above :data:`MAX_HEADERS`.
+    """
+    start = position + HEAD
+    if len(data) < start:
+        return None
+    end = start + (data[position] << 16 | data[position + 1] << 8 | data[position + 2])
+    if end > len(data):
+        return None
+    kind, flags = data[position + 3], data[position + 4]
+    stream = int.from_bytes(data[position + 5 : start], "big") & 0x7FFFFFFF
+    if kind != HEADERS:
+        return Frame(kind, flags, stream, start, end, b"")
+    unit = _header_unit(data, start, end, flags)
+    return None if unit is None else Frame(kind, flags, stream, start, unit[1], unit[0])
+
+
+def _header_unit(data: bytes, start: int, end: int, flags: int) -> tuple[bytes, int] | None:
+    block = header_block(flags, data[start:end])
+    while not flags & END_HEADERS:
+        if len(block) > MAX_HEADERS:
+            raise FrameError(f"header block above {MAX_HEADERS} octets")
+        if len(data) - end < HEAD:
+            return None
+        if data[end + 3] != CONTINUATION:
+            raise FrameError("HEADERS without its CONTINUATION")
+        flags = data[end + 4]
+        start = end + HEAD
+        end = start + int.from_bytes(data[end : end + 3], "big")
+        if end > len(data):
+            return None
+        block += data[start:end]
+    return block, end

@@ -1,0 +1,77 @@
+"""The relay: takes connections in containerd's stead and gives each a connection to containerd."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+
+from cri.rpc import Interceptor
+from cri.session import Rules, Session, Side
+
+log = logging.getLogger("podthaw.relay")
+
+_BACKLOG = 128
+
+
+class Relay:
+    """Serves on a listening socket until it is stopped."""
+
+    def __init__(
+        self, upstream: str, interceptor: Interceptor | None = None, *, max_message: int = 16 << 20
+    ) -> None:
+        hooks = interceptor.hooks() if interceptor is not None else {}
+        filters = interceptor.filters() if interceptor is not None else {}
+        self._rules = Rules(upstream, hooks, filters, max_message)
+        self._sessions: set[Session] = set()
+        self._server: asyncio.Server | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Begins to accept; ``listener`` is a listening unix socket, which this takes over.
+
+        Its file stays when the relay stops: it may be another process's to serve next.
+        """
+        loop = asyncio.get_running_loop()
+        if sys.version_info >= (3, 13):
+            self._server = await loop.create_unix_server(
+                self._accept, sock=listener, backlog=_BACKLOG, cleanup_socket=False
+            )
+        else:
+            self._server = await loop.create_unix_server(
+                self._accept, sock=listener, backlog=_BACKLOG
+            )
+
+    @property
+    def calls(self) -> int:
+        """How many calls are in flight."""
+        return sum(len(session.open) for session in self._sessions)
+
+    def _accept(self) -> Side:
+        session = Session(self._rules, self._over)
+        self._sessions.add(session)
+        self._idle.clear()
+        session.begin()
+        return session.client
+
+    def _over(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._idle.set()
+
+    async def stop(self, grace: float) -> None:
+        """Accepts no more, lets the calls in flight end for ``grace`` seconds, then closes."""
+        if self._server is not None:
+            self._server.close()
+        for session in tuple(self._sessions):
+            session.drain()
+        try:
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
+        except TimeoutError:
+            log.warning("stopped with %d calls in flight after %g s", self.calls, grace)
+        for session in tuple(self._sessions):
+            session.close()
+        await asyncio.sleep(0)
