@@ -52,6 +52,14 @@ class Action:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What the node's configuration says where a pod says nothing."""
+
+    on_failure: OnFailure = "cold"
+    tcp: Literal["close", "established"] = "close"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wish:
     """What the annotations ask for one container."""
 
@@ -80,6 +88,9 @@ class Reading:
     """Sentences on what was ignored."""
 
 
+_NO_DEFAULTS = Defaults()
+
+
 def opted_in(annotations: Mapping[str, str]) -> bool:
     """Whether the pod asks for Podthaw for any of its containers."""
     return any(key == SNAPSHOT or key.startswith(SNAPSHOT + ".") for key in annotations)
@@ -97,9 +108,11 @@ def snapshots(annotations: Mapping[str, str]) -> list[Reference]:
     return list(found)
 
 
-def read(annotations: Mapping[str, str], container: str) -> Reading:
+def read(
+    annotations: Mapping[str, str], container: str, defaults: Defaults = _NO_DEFAULTS
+) -> Reading:
     """What the annotations ask for the container of this name. Never raises."""
-    on_failure, warnings = _on_failure(annotations)
+    on_failure, warnings = _on_failure(annotations, defaults)
     warnings += _unknown(annotations)
     key = f"{SNAPSHOT}.{container}"
     named = key in annotations
@@ -109,7 +122,7 @@ def read(annotations: Mapping[str, str], container: str) -> Reading:
         return Reading(on_failure=on_failure, warnings=tuple(warnings[:_MAX_WARNINGS]))
     reading = Reading(on_failure=on_failure, text=annotations[key][:200])
     try:
-        wish = _wish(annotations, key, named=named)
+        wish = _wish(annotations, key, defaults, named=named)
     except PodthawError as error:
         reading = replace(reading, problem=error)
     else:
@@ -118,11 +131,11 @@ def read(annotations: Mapping[str, str], container: str) -> Reading:
     return replace(reading, warnings=tuple(warnings[:_MAX_WARNINGS]))
 
 
-def _wish(annotations: Mapping[str, str], key: str, *, named: bool) -> Wish:
+def _wish(annotations: Mapping[str, str], key: str, defaults: Defaults, *, named: bool) -> Wish:
     return Wish(
         reference=_reference(annotations[key]),
         named=named,
-        tcp=_tcp(annotations.get(TCP, "close")),
+        tcp=_tcp(annotations.get(TCP, defaults.tcp)),
         capture_when=_capture_when(annotations.get(CAPTURE_WHEN, "ready")),
         before_capture=_hook(annotations, BEFORE_CAPTURE),
         after_restore=_hook(annotations, AFTER_RESTORE),
@@ -147,8 +160,8 @@ def _reference(value: str) -> Reference:
         raise Refused(f"{SNAPSHOT}: {error}") from None
 
 
-def _on_failure(annotations: Mapping[str, str]) -> tuple[OnFailure, list[str]]:
-    value = annotations.get(ON_FAILURE, "cold")
+def _on_failure(annotations: Mapping[str, str], defaults: Defaults) -> tuple[OnFailure, list[str]]:
+    value = annotations.get(ON_FAILURE, defaults.on_failure)
     if value == "cold":
         return "cold", []
     if value == "fail":

@@ -151,6 +151,17 @@ def test_a_malformed_value_is_a_problem_that_says_what_was_wanted(key: str, valu
     assert str(reading.problem).startswith(f"{key} is {value!r}, wanted ")
 
 
+def test_where_the_pod_is_silent_the_node_decides() -> None:
+    defaults = annotations.Defaults(on_failure="fail", tcp="established")
+    silent = annotations.read({annotations.SNAPSHOT: "x"}, "web", defaults)
+    assert silent.wish is not None
+    assert (silent.on_failure, silent.wish.tcp) == ("fail", "established")
+    own = {annotations.ON_FAILURE: "cold", annotations.TCP: "close", annotations.SNAPSHOT: "x"}
+    loud = annotations.read(own, "web", defaults)
+    assert loud.wish is not None
+    assert (loud.on_failure, loud.wish.tcp) == ("cold", "close")
+
+
 def test_hooks_are_answered_honestly() -> None:
     asked = {
         annotations.SNAPSHOT: "x",
