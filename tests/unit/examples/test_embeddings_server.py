@@ -12,7 +12,7 @@ import pytest
 from examples.embeddings.server import MAX_BODY, MAX_TEXTS, Handler, Server
 
 
-class Vectors(list[list[float]]):
+class Rows(list[list[float]]):
     def tolist(self) -> list[list[float]]:
         return list(self)
 
@@ -20,8 +20,8 @@ class Vectors(list[list[float]]):
 class Lengths:
     """A model whose vector is the text's length."""
 
-    def embed(self, texts: list[str]) -> Vectors:
-        return Vectors([float(len(text))] for text in texts)
+    def embed(self, texts: list[str]) -> Rows:
+        return Rows([float(len(text))] for text in texts)
 
 
 @pytest.fixture
@@ -35,11 +35,15 @@ def server() -> Iterator[Server]:
 
 
 def ask(
-    server: Server, method: str, path: str, body: bytes | None = None, **headers: str
+    server: Server,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
 ) -> tuple[int, Any]:
     host, port = server.server_address[:2]
     with closing(http.client.HTTPConnection(str(host), int(port), timeout=5)) as connection:
-        connection.request(method, path, body, headers)
+        connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
 
@@ -50,7 +54,7 @@ def test_not_healthy_and_no_embeddings_before_the_model_is_there(server: Server)
 
 
 def test_answers_in_the_order_of_the_texts(server: Server) -> None:
-    server.embedder = Lengths()  # type: ignore[assignment]
+    server.embedder = Lengths()
     assert ask(server, "GET", "/healthz") == (200, {"status": "ready"})
     body = json.dumps({"texts": ["abc", "", "a"]}).encode()
     assert ask(server, "POST", "/embed", body) == (200, {"embeddings": [[3.0], [0.0], [1.0]]})
@@ -69,14 +73,14 @@ def test_answers_in_the_order_of_the_texts(server: Server) -> None:
     ],
 )
 def test_a_bad_request_is_told_so(server: Server, body: bytes, why: str) -> None:
-    server.embedder = Lengths()  # type: ignore[assignment]
+    server.embedder = Lengths()
     status, answer = ask(server, "POST", "/embed", body)
     assert status == 400
     assert why in answer["error"]
 
 
 def test_a_large_body_is_refused_before_it_is_read(server: Server) -> None:
-    status, answer = ask(server, "POST", "/embed", **{"Content-Length": str(MAX_BODY + 1)})
+    status, answer = ask(server, "POST", "/embed", headers={"Content-Length": str(MAX_BODY + 1)})
     assert status == 400
     assert f"not {MAX_BODY + 1}" in answer["error"]
 
