@@ -4,7 +4,8 @@
     DEST/bin/podthaw            the node daemon and command line
     DEST/bin/podthaw-runc       the OCI runtime that containerd calls
     DEST/lib/                   shim, cri and their locked dependencies
-    DEST/config/containerd.toml containerd's drop-in
+    DEST/bin/podthaw-dropin     gives containerd Podthaw's runtimes
+    DEST/config/containerd.toml Podthaw's settings and containerd's drop-in
 
 The tree must be copied to the prefix that it was made for (``--prefix``, /opt/podthaw): the
 launchers name it, since looking for it would cost time at every container start. It fits the one
@@ -64,6 +65,7 @@ def stage(destination: Path, python: str, *, prefix: str, cache: Path | None) ->
         shutil.copytree(REPOSITORY / package, library / package, ignore=skip)
     write_launcher(destination / "bin/podthaw", COMMAND_LAUNCHER.format(prefix=prefix))
     write_launcher(destination / "bin/podthaw-runc", RUNTIME_LAUNCHER.format(prefix=prefix))
+    shutil.copy2(REPOSITORY / "deploy/dropin.py", destination / "bin/podthaw-dropin")
     shutil.copytree(REPOSITORY / "config", destination / "config")
 
 

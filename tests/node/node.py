@@ -138,8 +138,7 @@ class Node(NodeContainer):
         compile_all = ["python3", "-m", "compileall", "-q", "-j0"]
         compile_all += ["--invalidation-mode", "unchecked-hash", f"{PREFIX}/lib"]
         self.exec(compile_all, timeout=300)
-        source, target = f"{PREFIX}/config/containerd.toml", "/etc/containerd/conf.d"
-        self.exec(["sh", "-c", f"mkdir -p {target} && cp {source} {target}/50-podthaw.toml"])
+        self.exec([f"{PREFIX}/bin/podthaw-dropin", f"{PREFIX}/config/containerd.toml"])
 
     def start_proxy(self, *arguments: str, socket: str = PROXY_SOCKET) -> None:
         """Start ``podthaw proxy`` and wait until its socket is there."""

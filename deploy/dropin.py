@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Give containerd Podthaw's runtimes: ``dropin.py PODTHAW-CONFIG``, as root on the node.
+
+The file goes to /etc/containerd/conf.d/50-podthaw.toml, and what that does differs (measured):
+
+    containerd 2.x   merges a drop-in into the tables that it has: it is copied as it is.
+    containerd 1.7   knows no version 3, refuses plugin tables that are not containerd's, and lets
+                     a drop-in's table replace the whole table of that plugin, so that a drop-in
+                     with one runtime takes runc and the sandbox image away. There the drop-in is
+                     made of the whole effective CRI table with Podthaw's runtimes added; Podthaw's
+                     own settings stay in PODTHAW-CONFIG alone.
+
+Either way ``containerd config dump`` must show afterwards every runtime that it showed before and
+the new ones, or the former state comes back and the command fails. containerd itself is not
+restarted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+DROP_IN = "/etc/containerd/conf.d/50-podthaw.toml"
+CRI = "io.containerd.cri.v1.runtime"
+CRI_OF_1_7 = "io.containerd.grpc.v1.cri"
+
+Table = Mapping[str, Any]
+
+
+class Failure(Exception):
+    """containerd's configuration cannot take the drop-in; the text says why."""
+
+
+def install(config: Path, target: Path, containerd: str) -> None:
+    """Write the drop-in, see what containerd makes of it, and take it back if that is wrong."""
+    wanted = tomllib.loads(config.read_text())
+    if not runtimes(wanted):
+        raise Failure(f"{config} declares no runtime of containerd's CRI plugin")
+    previous = target.read_bytes() if target.exists() else None
+    target.unlink(missing_ok=True)  # the configuration that counts is the one without it
+    try:
+        before = dump(containerd)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write(target, drop_in(config.read_text(), wanted, before))
+        check(before, dump(containerd), runtimes(wanted), target)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        if previous is not None:
+            write(target, previous.decode())
+        raise
+
+
+def drop_in(text: str, wanted: Table, effective: Table) -> str:
+    """What the drop-in must contain for the containerd with this effective configuration."""
+    if effective.get("version", 1) > 2:
+        return text
+    cri = effective["plugins"][CRI_OF_1_7]
+    containerd = dict(cri["containerd"])
+    # The same fields, but for those that 1.7 does not know.
+    added = {
+        name: {key: value for key, value in runtime.items() if key != "sandboxer"}
+        for name, runtime in runtimes(wanted).items()
+    }
+    containerd["runtimes"] = {**containerd.get("runtimes", {}), **added}
+    table = {**cri, "containerd": containerd}
+    note = f"# Written by {Path(__file__).name} from `containerd config dump`: run it again after\n"
+    note += "# a change of containerd's configuration, whose CRI table this one replaces.\n"
+    body = toml({"version": 2, "plugins": {CRI_OF_1_7: table}})
+    return note + "\n".join(body) + "\n"
+
+
+def check(before: Table, after: Table, added: Table, target: Path) -> None:
+    """Fail unless containerd has the new runtimes and still all that it had."""
+    lost = sorted(runtimes(before).keys() - runtimes(after).keys())
+    missing = sorted(added.keys() - runtimes(after).keys())
+    if not lost and missing == sorted(added):
+        raise Failure(
+            f"containerd does not read {target}: add "
+            f'imports = ["{target.parent}/*.toml"] to the top of /etc/containerd/config.toml'
+        )
+    if lost or missing:
+        names = ", ".join(lost + missing)
+        raise Failure(f"with {target}, containerd would have no runtime {names}")
+
+
+def runtimes(config: Table) -> Table:
+    """The CRI's runtimes of a configuration of either format."""
+    plugins = config.get("plugins", {})
+    found: dict[str, Any] = {}
+    for plugin in (CRI_OF_1_7, CRI):
+        found |= plugins.get(plugin, {}).get("containerd", {}).get("runtimes", {})
+    return found
+
+
+def dump(containerd: str) -> Table:
+    """The effective configuration of containerd."""
+    command = [containerd, "config", "dump"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise Failure(f"{' '.join(command)}: {result.stderr.strip()}")
+    return tomllib.loads(result.stdout)
+
+
+def toml(table: Table, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """The lines of a TOML document: values first, then the tables below."""
+    if path:
+        yield f"[{'.'.join(map(quoted, path))}]"
+    for key, value in table.items():
+        if not isinstance(value, Mapping):
+            yield f"{quoted(key)} = {literal(value)}"
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from toml(value, (*path, key))
+
+
+def literal(value: object) -> str:
+    """A TOML value, of the kinds that containerd's configuration has."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return quoted(value)
+        case int() | float():
+            return repr(value)
+        case list():
+            return f"[{', '.join(map(literal, value))}]"
+        case Mapping():
+            return f"{{{', '.join(f'{quoted(k)} = {literal(v)}' for k, v in value.items())}}}"
+        case _:
+            raise Failure(f"containerd's configuration has a value of type {type(value).__name__}")
+
+
+def quoted(text: str) -> str:
+    """A TOML basic string: JSON's, but for the one control character that JSON lets through."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file as a whole."""
+    partial = path.with_name(f".{path.name}.new")
+    partial.write_text(text)
+    os.replace(partial, path)  # noqa: PTH105 - the name of what happens
+
+
+def main() -> int:
+    """Read the command line and install."""
+    parser = argparse.ArgumentParser(description="give containerd Podthaw's runtimes")
+    parser.add_argument("config", type=Path, metavar="PODTHAW-CONFIG")
+    parser.add_argument("--target", type=Path, default=Path(DROP_IN))
+    parser.add_argument("--containerd", default="containerd", help="the program to ask")
+    options = parser.parse_args()
+    try:
+        install(options.config, options.target, options.containerd)
+    except (OSError, tomllib.TOMLDecodeError, Failure) as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.target} is in place; restart containerd to use it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
