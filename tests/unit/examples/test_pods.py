@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cri import annotations
+from cri.annotations import read
 
 PODS = Path(__file__).parents[3] / "examples/pods"
 
@@ -36,7 +36,7 @@ def test_the_annotations_mean_these_containers(
     pod = template(file)
     given = pod["metadata"]["annotations"]
     names = {container["name"] for container in pod["spec"]["containers"]}
-    readings = {name: annotations.read(given, name) for name in names}
+    readings = {name: read(given, name) for name in names}
     assert names == restored | cold
     assert {name for name, reading in readings.items() if reading.wish} == restored
     for name in restored:
