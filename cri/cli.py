@@ -138,7 +138,7 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         note(
-            f"podthaw: unexpected {type(error).__name__}: {error or 'no text'}; "
+            f"podthaw: unexpected {type(error).__name__}: {str(error) or 'no text'}; "
             "`podthaw -D …` shows where it comes from"
         )
         return 1

@@ -44,12 +44,10 @@ def add_namespace(parser: argparse.ArgumentParser, help_text: str) -> None:
 
 def add_reference(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
     """Give a command REF (or one and more) and ``-n``."""
-    parser.add_argument(
-        "references" if many else "reference",
-        metavar="REF",
-        help=REFERENCE_HELP,
-        **({"nargs": "+"} if many else {}),
-    )
+    if many:
+        parser.add_argument("references", metavar="REF", nargs="+", help=REFERENCE_HELP)
+    else:
+        parser.add_argument("reference", metavar="REF", help=REFERENCE_HELP)
     add_namespace(parser, "the namespace of a REF that is only a NAME")
 
 

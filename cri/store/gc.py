@@ -28,7 +28,7 @@ class Policy:
     """Bytes on disk that all snapshots together may take."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Removal:
     """One step of a collection: names to remove, and with the last of them the snapshot."""
 
@@ -87,7 +87,13 @@ def _by_count(
             before = chosen[one.digest].names if one.digest in chosen else ()
             names = before + tuple(name for name in one.names if name[0] == namespace)
             whole = set(names) == set(one.names)
-            chosen[one.digest] = Removal(one.digest, names, whole, one.disk if whole else 0, reason)
+            chosen[one.digest] = Removal(
+                digest=one.digest,
+                names=names,
+                whole=whole,
+                reclaimed=one.disk if whole else 0,
+                reason=reason,
+            )
 
 
 def _by_size(
@@ -112,4 +118,6 @@ def _by_size(
 
 
 def _whole(one: Snapshot, reason: str) -> Removal:
-    return Removal(one.digest, one.names, whole=True, reclaimed=one.disk, reason=reason)
+    return Removal(
+        digest=one.digest, names=one.names, whole=True, reclaimed=one.disk, reason=reason
+    )

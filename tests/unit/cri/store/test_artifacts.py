@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cri.store import artifacts
+from shim import snapshot
+from shim.errors import Broken
+from shim.snapshot import Manifest
+from tests.unit.cri.store.making import FILES, manifest, write
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "s", FILES)
+    return tmp_path / "s"
+
+
+@pytest.fixture
+def content() -> Manifest:
+    return snapshot.decode(manifest(FILES))
+
+
+def test_whole(folder: Path, content: Manifest) -> None:
+    read: list[int] = []
+    assert artifacts.check_listing(folder, content) == []
+    assert artifacts.verify(folder, content, read.append) == []
+    assert sum(read) == content.size == 5009
+    artifacts.require([], "sha256:x")
+
+
+def test_same_size_other_bytes_is_found_by_verify_alone(folder: Path, content: Manifest) -> None:
+    (folder / "images/pages-1.img").write_bytes(b"\1" * 4999 + b"\2")
+    assert artifacts.check_listing(folder, content) == []
+    (problem,) = artifacts.verify(folder, content)
+    wanted = {one.path: one.sha256 for one in content.artifacts}["images/pages-1.img"]
+    assert problem.startswith(f"images/pages-1.img was altered: wanted sha256:{wanted}, found ")
+
+
+def test_each_difference_is_told_once(folder: Path, content: Manifest) -> None:
+    (folder / "rootfs.tar").unlink()
+    (folder / "images/inventory.img").write_bytes(b"")
+    (folder / "more").write_text("x")
+    assert artifacts.verify(folder, content) == [
+        "images/inventory.img was truncated or altered: wanted 9 bytes, found 0",
+        "more is not in the manifest",
+        "rootfs.tar is missing",
+    ]
+
+
+def test_a_link_is_not_read(folder: Path, content: Manifest, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"inventory")
+    (folder / "images/inventory.img").unlink()
+    (folder / "images/inventory.img").symlink_to(outside)
+    assert artifacts.verify(folder, content) == ["images/inventory.img is not a regular file"]
+    artifact = next(one for one in content.artifacts if one.path == "images/inventory.img")
+    with pytest.raises(OSError, match="Too many levels"):
+        artifacts.hash_artifact(folder, artifact, lambda _: None)
+
+
+def test_a_linked_folder_is_not_read(folder: Path, content: Manifest, tmp_path: Path) -> None:
+    (folder / "images").rename(tmp_path / "outside")
+    (folder / "images").symlink_to(tmp_path / "outside")
+    problems = artifacts.verify(folder, content)
+    assert "images is not a regular file" in problems
+    assert "images/inventory.img is missing" in problems
+    artifact = next(one for one in content.artifacts if one.path == "images/inventory.img")
+    with pytest.raises(OSError, match="Not a directory"):
+        artifacts.hash_artifact(folder, artifact, lambda _: None)
+
+
+def test_require_tells_the_first_and_keeps_all() -> None:
+    with pytest.raises(
+        Broken, match=r"^the snapshot sha256:x is damaged: a is missing \(and 1 more\)$"
+    ) as caught:
+        artifacts.require(["a is missing", "b is missing"], "sha256:x")
+    assert caught.value.detail == "a is missing\nb is missing"
+
+
+def test_disk_usage_counts_holes_and_links_once(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+    assert artifacts.disk_usage(tmp_path) < 1 << 20
+    before = artifacts.disk_usage(tmp_path)
+    (tmp_path / "data").write_bytes(b"x" * 100_000)
+    with (tmp_path / "data").open("rb") as file:
+        os.fsync(file.fileno())
+    once = artifacts.disk_usage(tmp_path)
+    assert once >= before + 100_000
+    (tmp_path / "again").hardlink_to(tmp_path / "data")
+    assert artifacts.disk_usage(tmp_path) == once
+
+
+def test_a_folder_that_cannot_be_read_is_a_sentence(tmp_path: Path, content: Manifest) -> None:
+    assert artifacts.check_listing(tmp_path / "none", content) == [
+        "the snapshot's folder cannot be read: No such file or directory"
+    ]
