@@ -1,0 +1,325 @@
+"""Dump a running container: its processes by CRIU, its files while they stand still.
+
+``criu dump`` is run directly, for any container that runc runs, with the options that
+``runc restore`` will match. The order: take the container's lock, undo what an earlier capture
+may have left, write a record of what must be undone and start the guardian, run CRIU, and when
+everything is saved and nothing moves, read the writable layer and /dev/shm; then CRIU resumes
+the container (or ends it). Whatever fails, and whoever is killed, the container runs on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from shim import dumprun, external, leftovers, mounts, procfs, rootfs, shm, snapshot, watches
+from shim import spec as oci
+from shim.container import ContainerRef, short, start_time
+from shim.criu import command, log
+from shim.criu.stats import dump_seconds
+from shim.dumprun import CaptureFailed, Files
+from shim.errors import PodthawError, Unfit
+from shim.guardian import Guardian
+from shim.handshake import Handshake
+from shim.leftovers import Criu, Record
+from shim.plan import DEFAULT_RUN
+
+DESCRIPTORS = "descriptors.json"
+"""Beside CRIU's images: what runc gives to descriptors 0, 1 and 2 at restore."""
+
+_GHOST_LIMIT = 1 << 40
+"""Bytes; CRIU's own limit of 1 MiB for deleted open files has no reason on a disk of today."""
+
+_FREEZE_SECONDS = 10
+"""A process that cannot be stopped for so long will not be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """How to dump."""
+
+    stage: Path
+    """Where ``images/``, ``rootfs.tar`` and ``shm.tar`` go; an empty folder."""
+    work: Path
+    """Folder for CRIU's log; not part of the snapshot."""
+    run: Path = DEFAULT_RUN
+    """Locks and records of captures are kept below."""
+    criu: str = "criu"
+    leave_running: bool = True
+    """False: the container is killed where it stands, once everything is saved."""
+    timeout: float = 60.0
+    """Seconds after which the dump is given up."""
+    before_end: Callable[[], None] | None = None
+    """Called, with the container standing still, before it is killed (``leave_running`` False);
+    when it raises, the container runs on."""
+    scratch: tuple[Path, ...] = ()
+    """What the guardian removes when this process is killed, besides the work folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DumpResult:
+    """What was saved."""
+
+    frozen_seconds: float
+    """How long the processes stood still."""
+    stdio: list[str]
+    """What descriptors 0, 1 and 2 of the first process were."""
+    has_rootfs: bool
+    has_shm: bool
+    network_lock: command.NetworkLock
+    log: Path
+    phases: dict[str, float] = field(default_factory=dict)
+    """Name → seconds: freeze and memory (by CRIU), files."""
+
+
+def dump(container: ContainerRef, order: Order) -> DumpResult:
+    """Dump a container.
+
+    Raises Unfit when another capture of it runs or its root filesystem is no overlay,
+    CaptureFailed (with the end of CRIU's log) when the dump fails or takes too long, OSError only
+    for a stage that cannot be written. In each case the container runs on and nothing is left.
+    """
+    with locked(container.id, order.run):
+        _record_path(container.id, order.run).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        recover(container.id, order.run)
+        overlay = rootfs.overlay_at(container.rootfs)
+        shared = _shm_folder(container)
+        record = Record(
+            container=container.id,
+            pid=container.pid,
+            started=container.started,
+            freezer=str(container.freezer) if container.freezer else None,
+            cgroup_version=container.cgroup_version,
+            since=time.time(),
+            link_folders=[str(overlay.upper)] + ([str(shared)] if shared else []),
+            log=str(order.work / command.LOG),
+            scratch=[str(path) for path in (order.stage, order.work, *order.scratch)],
+        )
+        files = Files(
+            overlay=overlay,
+            mount_points=external.mount_points(container.spec, container.rootfs),
+            shared=shared,
+            stage=order.stage,
+        )
+        return _guarded_dump(container, order, record, files)
+
+
+def recover(container_id: str, run: Path = DEFAULT_RUN) -> list[str]:
+    """Undo what a capture that was killed together with its guardian left on a container.
+
+    The caller holds the container's lock. Returns what had to be done.
+    """
+    path = _record_path(container_id, run)
+    record = leftovers.read(path)
+    if record is None:
+        return []
+    done = leftovers.undo(record)
+    path.unlink(missing_ok=True)
+    return done
+
+
+@contextmanager
+def locked(container_id: str, run: Path = DEFAULT_RUN) -> Iterator[int]:
+    """The lock of a container: one capture at a time; Unfit while another one runs."""
+    folder = run / "locks"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(folder / container_id, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unfit(f"the lock folder {folder} cannot be used: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unfit(
+                f"another capture of the container {short(container_id)} is running"
+            ) from None
+        yield fd
+        with contextlib.suppress(OSError):
+            os.unlink(folder / container_id)
+    finally:
+        os.close(fd)
+
+
+def external_namespaces(container: ContainerRef) -> list[str]:
+    """The container's joined network and PID namespaces as CRIU's ``--external`` wants them.
+
+    The keys are runc's: it offers the new pod's namespaces under the same ones at restore.
+    """
+    found = []
+    for kind, key, name in (("network", "extRootNetNS", "net"), ("pid", "extRootPidNS", "pid")):
+        if oci.namespace_path(container.spec, kind):
+            inode = os.stat(f"/proc/{container.pid}/ns/{name}").st_ino
+            found.append(f"{name}[{inode}]:{key}")
+    return found
+
+
+def standard_streams(container: ContainerRef) -> list[str]:
+    """What runc must give to descriptors 0, 1 and 2 again.
+
+    As they were given to the container, unless nothing in it has them any more: then (the
+    container was itself restored, or replaced its streams) as the first process has them now.
+    """
+    now = [_readlink(f"/proc/{container.pid}/fd/{number}") for number in range(3)]
+    held = {
+        _readlink(f"/proc/{pid}/fd/{name}")
+        for pid in procfs.tree_pids(container)
+        for name in _listdir(f"/proc/{pid}/fd")
+    }
+    given = list(container.descriptors[:3]) + now[len(container.descriptors) :]
+    return [old if old in held else new for old, new in zip(given, now, strict=True)]
+
+
+def _guarded_dump(
+    container: ContainerRef, order: Order, record: Record, files: Files
+) -> DumpResult:
+    path = _record_path(container.id, order.run)
+    images = order.stage / snapshot.IMAGES
+    criu: Criu | None = None
+    record.write(path)
+    try:
+        with ExitStack() as stack:
+            guardian = stack.enter_context(Guardian(path))
+            order.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+            images.mkdir(mode=0o700)
+            handshake = stack.enter_context(
+                Handshake(order.work / "action.sh", path.with_suffix(".sock"))
+            )
+            stdio = standard_streams(container)
+            (images / DESCRIPTORS).write_text(json.dumps(stdio))
+            method = command.network_lock(order.criu)
+            arguments = command.dump(_criu_order(container, order, handshake.script, method))
+            guardian.wait_ready()
+            process = dumprun.start(arguments, order.work)
+            criu = Criu(pid=process.pid, started=start_time(process.pid) or 0)
+            guardian.watch(criu)
+            deadline = time.monotonic() + order.timeout
+            try:
+                dumprun.follow(
+                    process, handshake, lambda: _while_frozen(files, order, deadline), deadline
+                )
+            finally:
+                leftovers.stop(criu)  # nothing to do once it has ended
+                process.wait()
+            if process.returncode != 0:
+                raise _failure(process.returncode, order)
+    except BaseException as error:
+        leftovers.undo(record, criu)
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _not_written(error) from error
+        raise
+    if order.leave_running:
+        leftovers.thaw(record.freezer, record.cgroup_version)
+    else:  # what CRIU leaves for a restore elsewhere is in the way of the pod's other containers
+        leftovers.undo(replace(record, scratch=[]))
+    path.unlink(missing_ok=True)
+    freeze, frozen, memory = dump_seconds(order.work)
+    return DumpResult(
+        frozen_seconds=frozen,
+        stdio=stdio,
+        has_rootfs=files.has_rootfs,
+        has_shm=files.has_shm,
+        network_lock=method,
+        log=order.work / command.LOG,
+        phases={"freeze": freeze, "memory": memory, "files": files.seconds},
+    )
+
+
+def _while_frozen(files: Files, order: Order, deadline: float) -> None:
+    files.read(deadline)
+    if not order.leave_running and order.before_end is not None:
+        order.before_end()
+
+
+def _criu_order(
+    container: ContainerRef, order: Order, script: Path, method: command.NetworkLock
+) -> command.Dump:
+    found = mounts_of(container)
+    return command.Dump(
+        criu=order.criu,
+        pid=container.pid,
+        root=container.rootfs,
+        images=order.stage / snapshot.IMAGES,
+        work=order.work,
+        external=found.external,
+        namespaces=external_namespaces(container),
+        freezer=container.freezer,
+        leave_running=order.leave_running,
+        network_lock=method,
+        script=script,
+        freeze_timeout=max(1, min(int(order.timeout), _FREEZE_SECONDS)),
+        ghost_limit=_GHOST_LIMIT,
+        watched=watches.paths(container),
+    )
+
+
+def mounts_of(container: ContainerRef) -> external.Sorted:
+    """The container's mounts, by what becomes of them in a dump."""
+    root = Path(f"/proc/{container.pid}/root")
+    text = Path(f"/proc/{container.pid}/mountinfo").read_text(errors="surrogateescape")
+    return external.sort(
+        container.spec,
+        container.rootfs,
+        mounts.parse(text),
+        masked_files=external.masked_files(container.spec, root),
+    )
+
+
+def _failure(status: int, order: Order) -> CaptureFailed:
+    lines = log.tail(order.work / command.LOG)
+    meaning = log.explain(lines)
+    if not lines or not meaning:
+        with contextlib.suppress(OSError):
+            lines += (order.work / dumprun.OUTPUT).read_text(errors="replace").splitlines()[-5:]
+    if status < 0:
+        why = f"CRIU was killed by signal {-status}"
+    elif meaning:
+        why = meaning
+    elif lines:
+        why = f"CRIU ended with status {status}: {lines[-1]}"
+    else:
+        why = f"CRIU ended with status {status} and said nothing"
+    return CaptureFailed(f"the dump failed, the container runs on: {why}", detail="\n".join(lines))
+
+
+def _not_written(error: OSError) -> PodthawError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        why = "the disk is full"
+    else:
+        why = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
+    return CaptureFailed(f"the snapshot could not be written, the container runs on: {why}")
+
+
+def _record_path(container_id: str, run: Path) -> Path:
+    # Short, since a socket's path beside it may have 107 bytes at most.
+    return run / "captures" / f"{container_id[:32]}.json"
+
+
+def _shm_folder(container: ContainerRef) -> Path | None:
+    try:
+        return Path(shm.source_of(container.spec))
+    except Unfit:
+        return None
+
+
+def _readlink(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _listdir(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:
+        return []

@@ -1,0 +1,111 @@
+"""One run of ``criu dump``: started, followed, and its files read while nothing moves."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shim import rootfs, snapshot
+from shim.errors import PodthawError
+from shim.handshake import Handshake
+
+OUTPUT = "criu.out"
+"""In the work folder: what CRIU prints outside its log."""
+
+
+class CaptureFailed(PodthawError):
+    """The dump failed; the container runs on as before."""
+
+    kind = "capture-failed"
+
+
+@dataclass
+class Files:
+    """The files of a container, read into the stage."""
+
+    overlay: rootfs.Overlay
+    mount_points: Sequence[str]
+    shared: Path | None
+    """The folder behind the container's /dev/shm."""
+    stage: Path
+    has_rootfs: bool = False
+    has_shm: bool = False
+    seconds: float = 0.0
+
+    def read(self, deadline: float) -> None:
+        """Read them now; ``deadline`` in seconds of the monotonic clock."""
+        begin = time.monotonic()
+
+        def in_time() -> None:
+            if time.monotonic() > deadline:
+                raise too_late()
+
+        target = self.stage / snapshot.ROOTFS
+        self.has_rootfs = rootfs.pack(self.overlay, target, self.mount_points, check=in_time) > 0
+        if self.shared is not None:
+            target = self.stage / snapshot.SHM
+            self.has_shm = rootfs.pack_folder(self.shared, target, check=in_time) > 0
+        self.seconds = time.monotonic() - begin
+
+
+def too_late() -> CaptureFailed:
+    """The error of a dump that takes longer than it may."""
+    return CaptureFailed(
+        "the capture took longer than it may, the container runs on: give it more --timeout"
+    )
+
+
+def start(arguments: Sequence[str], work: Path) -> subprocess.Popen[bytes]:
+    """Start CRIU, leading a session of its own and deaf to a file size limit.
+
+    Python ignores SIGXFSZ and, with ``restore_signals`` off, so does what it starts: a write
+    beyond the limit fails with EFBIG instead (:func:`shim.leftovers.stop`).
+    """
+    with (work / OUTPUT).open("wb") as output:
+        return subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            restore_signals=False,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+
+
+def follow(
+    process: subprocess.Popen[bytes],
+    handshake: Handshake,
+    while_frozen: Callable[[], None],
+    deadline: float,
+) -> None:
+    """Wait for the end of the dump, doing ``while_frozen`` when everything is saved.
+
+    Raises CaptureFailed past ``deadline`` (seconds of the monotonic clock), and what
+    ``while_frozen`` raises; then the dump is still to be stopped.
+    """
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        poller.register(handshake.fileno(), select.POLLIN)
+        while True:
+            left = deadline - time.monotonic()
+            ready = [fd for fd, _ in poller.poll(max(0.0, left) * 1000)]
+            if not ready:
+                raise too_late()
+            if handshake.fileno() in ready:
+                poller.unregister(handshake.fileno())
+                handshake.accept()
+                while_frozen()
+                handshake.answer()
+            elif pidfd in ready:
+                process.wait()
+                return
+    finally:
+        os.close(pidfd)
