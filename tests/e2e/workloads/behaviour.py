@@ -13,7 +13,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 Answer = Mapping[str, object]
 
@@ -25,6 +25,12 @@ class Behaviour:
 
     root_only: ClassVar[bool] = False
     """Needs capabilities that a container with user 1000 and none of them lacks."""
+
+    limit: ClassVar[Literal["", "refused", "lost"]] = ""
+    """CRIU cannot capture it, or does not bring it back (docs/limitations.md); run when named."""
+
+    needs: ClassVar[str] = ""
+    """An environment variable without which it has nothing to talk to."""
 
     writes_image: ClassVar[bool] = False
     """Writes to the container's root filesystem, which may be read-only."""

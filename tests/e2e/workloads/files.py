@@ -10,7 +10,7 @@ import select
 import struct
 from pathlib import Path
 
-from behaviour import Answer, Behaviour, attempt, behaviour, call, scratch
+from .behaviour import Answer, Behaviour, attempt, behaviour, call, scratch
 
 F_OFD_SETLK = 37
 IN_CREATE, IN_MODIFY, IN_DELETE = 0x100, 0x2, 0x200
@@ -112,8 +112,9 @@ class FileLocks(Behaviour):
             lambda file: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 35),
             lambda file: fcntl.fcntl(file, F_OFD_SETLK, self._lock(fcntl.F_RDLCK)),
         )
-        for bit, (name, act) in enumerate(zip(("flock", "posix", "posix", "ofd"), tries,
-                                              strict=True)):
+        for bit, (name, act) in enumerate(
+            zip(("flock", "posix", "posix", "ofd"), tries, strict=True)
+        ):
             with (self.root / name).open("r+") as file:
                 if isinstance(attempt(lambda act=act, file=file: act(file)), str):
                     held |= 1 << bit

@@ -7,7 +7,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from behaviour import Answer, Behaviour, attempt, behaviour
+from .behaviour import Answer, Behaviour, attempt, behaviour
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 STARTED_WITH = dict(os.environ)
@@ -17,7 +17,9 @@ def read() -> Answer:
     """Read everything now, as a program would."""
     addresses = subprocess.run(
         ["ip", "-4", "-o", "addr", "show", "scope", "global"],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.split()
     return {
         "hostname": socket.gethostname(),

@@ -8,7 +8,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from behaviour import Answer, Behaviour, attempt, behaviour
+from .behaviour import Answer, Behaviour, attempt, behaviour
 
 HOME = Path("/opt/layer")
 
@@ -22,13 +22,20 @@ def describe(root: Path) -> dict[str, list[object]]:
         if stat.S_ISLNK(status.st_mode):
             entry.append(str(path.readlink()))
         elif stat.S_ISREG(status.st_mode):
-            entry += [status.st_nlink, status.st_size, int(status.st_mtime),
-                      hashlib.sha256(path.read_bytes()).hexdigest()[:16]]
+            entry += [
+                status.st_nlink,
+                status.st_size,
+                int(status.st_mtime),
+                hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+            ]
         elif stat.S_ISCHR(status.st_mode):
             entry.append(status.st_rdev)
-        xattrs = attempt(lambda path=path: sorted(
-            [name, os.getxattr(path, name, follow_symlinks=False).hex()]
-            for name in os.listxattr(path, follow_symlinks=False)))
+        xattrs = attempt(
+            lambda path=path: sorted(
+                [name, os.getxattr(path, name, follow_symlinks=False).hex()]
+                for name in os.listxattr(path, follow_symlinks=False)
+            )
+        )
         entry.append(xattrs)
         found[str(path.relative_to(root))] = entry
     return found
@@ -69,13 +76,17 @@ class NewFiles(Behaviour):
         # CAP_NET_BIND_SERVICE, as setcap writes it.
         capability = bytes.fromhex("0100000200040000000000000000000000000000")
         self.capability = attempt(
-            lambda: os.setxattr(root / "hard-1", "security.capability", capability))
+            lambda: os.setxattr(root / "hard-1", "security.capability", capability)
+        )
         self.before = describe(root)
 
     def observe(self) -> Answer:
         now = describe(HOME / "new")
-        differs = {name: [self.before.get(name), now.get(name)]
-                   for name in self.before | now if self.before.get(name) != now.get(name)}
+        differs = {
+            name: [self.before.get(name), now.get(name)]
+            for name in self.before | now
+            if self.before.get(name) != now.get(name)
+        }
         return {
             "entries": len(now),
             "differs": {ascii(name): repr(value) for name, value in differs.items()},
@@ -95,7 +106,8 @@ class ImageFiles(Behaviour):
         with Path("/etc/hostname-like").open("w") as file:
             file.write("new in an image directory")
         with Path("/etc/services" if Path("/etc/services").exists() else "/etc/profile").open(
-            "a") as file:
+            "a"
+        ) as file:
             file.write("# modified\n")
         Path("/etc/debian_version").unlink()
         Path("/etc/issue").chmod(0o600)
@@ -120,8 +132,11 @@ class ImageFiles(Behaviour):
     @staticmethod
     def _describe(path: Path) -> dict[str, list[object]]:
         # Kubelet's own files are new in each pod.
-        return {name: entry for name, entry in describe(path).items()
-                if name not in {"hosts", "hostname", "resolv.conf", "watched-new"}}
+        return {
+            name: entry
+            for name, entry in describe(path).items()
+            if name not in {"hosts", "hostname", "resolv.conf", "watched-new"}
+        }
 
     def observe(self) -> Answer:
         differs = {}

@@ -12,7 +12,7 @@ import random
 import signal
 from pathlib import Path
 
-from behaviour import Answer, Behaviour, attempt, behaviour, call, libc, scratch, until
+from .behaviour import Answer, Behaviour, attempt, behaviour, call, libc, scratch, until
 
 F_ADD_SEALS, F_GET_SEALS = 1033, 1034
 F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 2, 4, 8
@@ -43,8 +43,11 @@ class Heap(Behaviour):
     def observe(self) -> Answer:
         same = self._digest() == self.before
         lines = Path("/proc/self/smaps").read_text().split("\n")
-        sizes = [lines[i + 2] for i, line in enumerate(lines) if line.startswith("Size:")
-                 and "262144 kB" in line]
+        sizes = [
+            lines[i + 2]
+            for i, line in enumerate(lines)
+            if line.startswith("Size:") and "262144 kB" in line
+        ]
         resident = [int(size.split()[1]) for size in sizes if size.startswith("Rss")]
         self.zeros[-1] = 1
         return {"same": same, "holes stay holes": sum(resident) < 64 << 10}
@@ -146,8 +149,12 @@ class FileMappings(Behaviour):
         path.write_bytes(b"original" + bytes(4 * PAGE))
         self.file = path.open("r+b")
         self.shared = mmap.mmap(self.file.fileno(), 4 * PAGE)
-        self.private = mmap.mmap(self.file.fileno(), 4 * PAGE, flags=mmap.MAP_PRIVATE,
-                                 prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        self.private = mmap.mmap(
+            self.file.fileno(),
+            4 * PAGE,
+            flags=mmap.MAP_PRIVATE,
+            prot=mmap.PROT_READ | mmap.PROT_WRITE,
+        )
         self.private[100:107] = b"private"
         self.shared[200:206] = b"shared"
 
@@ -245,7 +252,10 @@ class SharedMemory(Behaviour):
             "modes": [oct(self.root.stat().st_mode), oct((self.root / "plain").stat().st_mode)],
             "link": str((self.root / "link").readlink()),
             "mapped": [file[1000:1006].decode(), file[2000:2005].decode(), len(file)],
-            "unnamed": [self.unnamed_map[5:12].decode(), os.pread(self.unnamed.fileno(), 7, 5)
-                        .decode(), (self.root / "unnamed").exists()],
+            "unnamed": [
+                self.unnamed_map[5:12].decode(),
+                os.pread(self.unnamed.fileno(), 7, 5).decode(),
+                (self.root / "unnamed").exists(),
+            ],
             "semaphore": [value.value, reopened.value],
         }

@@ -8,7 +8,7 @@ import socket
 import threading
 from urllib.parse import urlsplit
 
-from behaviour import Answer, Behaviour, attempt, behaviour, until
+from .behaviour import Answer, Behaviour, attempt, behaviour, until
 
 LOOPBACK = "127.0.0.1"
 
@@ -23,8 +23,11 @@ class Listening(Behaviour):
         self.local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.local.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.six = None
-        if socket.has_ipv6 and os.path.exists("/proc/net/if_inet6") and open(
-                "/proc/net/if_inet6").read():
+        if (
+            socket.has_ipv6
+            and os.path.exists("/proc/net/if_inet6")
+            and open("/proc/net/if_inet6").read()
+        ):
             self.six = socket.create_server(("::1", 9003), family=socket.AF_INET6)
 
     @staticmethod
@@ -81,8 +84,10 @@ class Loopback(Behaviour):
             "waiting": waiting,
             "client": self._read(self.client, 8).decode(),
             "server": self._read(self.accepted, 5).decode(),
-            "half": [self._read(self.half_accepted, 10).decode(),
-                     self.half_accepted.recv(1).decode()],
+            "half": [
+                self._read(self.half_accepted, 10).decode(),
+                self.half_accepted.recv(1).decode(),
+            ],
             "back": [self.half_accepted.send(b"late"), self._read(self.half, 4).decode()],
         }
 
@@ -115,8 +120,11 @@ class Datagrams(Behaviour):
         }
 
 
+@behaviour
 class Outside(Behaviour):
     """A TCP connection to a server outside of the pod; where is in $OUTSIDE (HOST:PORT)."""
+
+    needs = "OUTSIDE"
 
     def set_up(self) -> None:
         address = urlsplit("//" + os.environ["OUTSIDE"])
@@ -156,10 +164,6 @@ class Outside(Behaviour):
         address = urlsplit("//" + os.environ["OUTSIDE"])
         self.connection = socket.create_connection((address.hostname, address.port), timeout=5)
         return self._exchange()
-
-
-if os.environ.get("OUTSIDE"):
-    behaviour(Outside)
 
 
 @behaviour

@@ -14,12 +14,13 @@ import threading
 import time
 from pathlib import Path
 
-from behaviour import Answer, Behaviour, attempt, behaviour, call, libc, scratch, until
+from .behaviour import Answer, Behaviour, attempt, behaviour, call, libc, scratch, until
 
 PR_GET_NAME, PR_SET_NAME = 16, 15
 PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 1, 2
 PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER = 36, 37
-PR_GET_NO_NEW_PRIVS = 39
+PR_CAPBSET_DROP, PR_SET_KEEPCAPS = 24, 8
+CAP_CHOWN = 0
 
 
 @behaviour
@@ -262,7 +263,7 @@ class Zombies(Behaviour):
 
 @behaviour
 class Sessions(Behaviour):
-    """Sessions, process groups, a stopped child, and an orphan adopted by a subreaper."""
+    """Sessions, process groups, and an orphan adopted by a subreaper."""
 
     def set_up(self) -> None:
         call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -288,32 +289,25 @@ class Sessions(Behaviour):
         os.waitpid(middle, 0)
         until(lambda: os.getsid(self.leader) == self.leader)
         until(lambda: os.getpgid(self.grouped) == self.grouped)
-        os.kill(self.grouped, signal.SIGSTOP)
-        os.waitpid(self.grouped, os.WUNTRACED)
         self.before = self._facts()
 
     def _facts(self) -> list[list[str]]:
         facts = []
         for pid in (os.getpid(), self.leader, self.grouped, self.orphan):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            facts.append([fields[0] if pid == self.grouped else "-", *fields[1:4]])
+            facts.append(fields[1:4])
         return facts
 
     def observe(self) -> Answer:
         reaper = ctypes.c_int()
         call("prctl", PR_GET_CHILD_SUBREAPER, ctypes.byref(reaper), 0, 0, 0)
         same = self._facts() == self.before
-        stopped = self._facts()[2][0]
-        os.kill(self.grouped, signal.SIGCONT)
-        _, status = os.waitpid(self.grouped, os.WCONTINUED)
         codes = []
         for pid in (self.leader, self.grouped, self.orphan):
             os.kill(pid, signal.SIGTERM)
             codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         return {
-            "states, parents, groups, sessions": same,
-            "stopped": stopped,
-            "continued": os.WIFCONTINUED(status),
+            "parents, groups, sessions": same,
             "subreaper": reaper.value,
             "codes": codes,
         }
@@ -325,7 +319,7 @@ class Subprocess(Behaviour):
 
     def set_up(self) -> None:
         self.process = subprocess.Popen(
-            ["/bin/busybox", "awk", '{sum += $1; print sum; fflush()}'],
+            ["/bin/busybox", "awk", "{sum += $1; print sum; fflush()}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -349,7 +343,7 @@ class Subprocess(Behaviour):
 
 @behaviour
 class Attributes(Behaviour):
-    """Working directory, umask, limits, niceness, name, parent-death signal, affinity."""
+    """Working directory, umask, limits, niceness, name, parent-death signal."""
 
     def set_up(self) -> None:
         self.directory = Path(scratch()) / "attributes" / "cwd"
@@ -362,7 +356,6 @@ class Attributes(Behaviour):
         os.nice(3)
         call("prctl", PR_SET_NAME, b"renamed", 0, 0, 0)
         call("prctl", PR_SET_PDEATHSIG, int(signal.SIGHUP), 0, 0, 0)
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         Path("/proc/self/oom_score_adj").write_text("901")
 
     def observe(self) -> Answer:
@@ -377,7 +370,6 @@ class Attributes(Behaviour):
             "nice": os.getpriority(os.PRIO_PROCESS, 0),
             "name": Path("/proc/self/comm").read_text().strip(),
             "death signal": death.value,
-            "affinity": sorted(os.sched_getaffinity(0)),
             "oom_score_adj": Path("/proc/self/oom_score_adj").read_text().strip(),
         }
 
@@ -391,7 +383,8 @@ class Credentials(Behaviour):
     def set_up(self) -> None:
         if os.geteuid() == 0:
             os.setgroups([0, 4, 2000])
-            os.setresgid(1234, 1234, 0)
+            call("prctl", PR_CAPBSET_DROP, CAP_CHOWN, 0, 0, 0)
+            call("prctl", PR_SET_KEEPCAPS, 1, 0, 0, 0)
         self.before = self._read()
 
     def _read(self) -> list[str]:
@@ -413,8 +406,11 @@ class Proc(Behaviour):
 
     def _read(self) -> dict[str, object]:
         me = Path("/proc/self")
-        links = {entry.name: os.readlink(entry) for entry in (me / "fd").iterdir()
-                 if attempt(entry.stat) and os.path.lexists(entry)}
+        links = {
+            entry.name: os.readlink(entry)
+            for entry in (me / "fd").iterdir()
+            if attempt(entry.stat) and os.path.lexists(entry)
+        }
         return {
             "exe": os.readlink(me / "exe"),
             "root": os.readlink(me / "root"),
@@ -424,8 +420,9 @@ class Proc(Behaviour):
             "fds": sorted(links),
             "devices": sorted(link for link in links.values() if link.startswith("/dev/")),
             "pid": [os.getpid(), os.getppid()],
-            "NSpid": [x for x in (me / "status").read_text().splitlines() if x[:5] == "NSpid"][0]
-            .split()[-1],
+            "NSpid": [x for x in (me / "status").read_text().splitlines() if x[:5] == "NSpid"][
+                0
+            ].split()[-1],
         }
 
     def observe(self) -> Answer:

@@ -1,6 +1,6 @@
 """The first process of the container: one child per behaviour, and an HTTP server to ask them.
 
-    python3 runner.py [--port N] [NAME…]        all behaviours that the container allows, or these
+    python3 -m workloads.runner [--port N] [NAME…]        all behaviours that the container allows, or these
 
     GET /ready            200 once every behaviour is set up
     GET /observe          the answers of all behaviours, as JSON; asked once, then remembered
@@ -27,15 +27,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import channels  # noqa: F401  (each registers its behaviours)
-import files  # noqa: F401
-import identity
-import layer  # noqa: F401
-import memory  # noqa: F401
-import network  # noqa: F401
-import processes  # noqa: F401
-import timing  # noqa: F401
-from behaviour import REGISTRY, Behaviour, scratch
+from . import (
+    channels,
+    files,
+    identity,
+    layer,
+    limits,
+    memory,
+    network,
+    processes,
+    timing,
+)
+from .behaviour import REGISTRY, Behaviour, scratch
+
+BEHAVIOURS = (channels, files, identity, layer, limits, memory, network, processes, timing)
+"""Importing them registers what they define."""
+
 
 SIGTERM_STATUS = 7
 SET_UP_TIMEOUT = 60.0
@@ -107,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
     workers: tuple[Worker, ...] = ()
     health = 200
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
         match url.path:
@@ -156,7 +163,9 @@ held: list[bytes] = []
 
 def _may_run(kind: type[Behaviour]) -> bool:
     """Whether this container allows the behaviour."""
-    if kind.root_only and os.geteuid() != 0:
+    if kind.limit or (kind.root_only and os.geteuid() != 0):
+        return False
+    if kind.needs and kind.needs not in os.environ:
         return False
     return not (kind.writes_image and not os.access("/etc", os.W_OK))
 

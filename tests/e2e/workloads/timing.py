@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 
-from behaviour import Answer, Behaviour, behaviour, call, until
+from .behaviour import Answer, Behaviour, behaviour, call, until
 
 CLOCK_MONOTONIC = 1
 HOUR = 3600

@@ -1,0 +1,76 @@
+"""What CRIU cannot do.
+
+``refused``: a capture that meets it fails in words and disturbs nothing. ``lost``: it is captured
+and comes back different. docs/limitations.md tells users; a CRIU that can do it makes a test fail.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from .behaviour import Answer, Behaviour, attempt, behaviour
+
+
+@behaviour
+class PacketPipe(Behaviour):
+    """A pipe in packet mode."""
+
+    limit = "refused"
+
+    def set_up(self) -> None:
+        self.packets = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
+        for packet in (b"one", b"two", b"three"):
+            os.write(self.packets[1], packet)
+
+    def observe(self) -> Answer:
+        return {"packets": [os.read(self.packets[0], 100).decode() for _ in range(3)]}
+
+
+@behaviour
+class Stopped(Behaviour):
+    """A process stopped by SIGSTOP."""
+
+    limit = "refused"
+
+    def set_up(self) -> None:
+        self.child = os.fork()
+        if self.child == 0:
+            signal.pause()
+        os.kill(self.child, signal.SIGSTOP)
+        os.waitpid(self.child, os.WUNTRACED)
+
+    def observe(self) -> Answer:
+        state = Path(f"/proc/{self.child}/stat").read_text().rpartition(")")[2].split()[0]
+        os.kill(self.child, signal.SIGCONT)
+        _, status = os.waitpid(self.child, os.WCONTINUED)
+        os.kill(self.child, signal.SIGKILL)
+        os.waitpid(self.child, 0)
+        return {"state": state, "continued": os.WIFCONTINUED(status)}
+
+
+@behaviour
+class EventfdSemaphore(Behaviour):
+    """An eventfd that counts down by one."""
+
+    limit = "lost"
+
+    def set_up(self) -> None:
+        self.semaphore = os.eventfd(2, os.EFD_SEMAPHORE | os.EFD_NONBLOCK)
+
+    def observe(self) -> Answer:
+        return {"reads": [attempt(lambda: os.eventfd_read(self.semaphore)) for _ in range(3)]}
+
+
+@behaviour
+class Affinity(Behaviour):
+    """The processors that a process may run on."""
+
+    limit = "lost"
+
+    def set_up(self) -> None:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    def observe(self) -> Answer:
+        return {"affinity": sorted(os.sched_getaffinity(0))}
