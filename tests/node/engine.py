@@ -21,6 +21,8 @@ testcontainers_config.ryuk_disabled = True
 
 START_TIMEOUT = 60.0
 
+_daemons: list[subprocess.Popen[bytes]] = []
+
 
 def connect() -> docker.DockerClient:
     """A client of an engine that answers; starts one where there is none and it may."""
@@ -60,7 +62,8 @@ def _start() -> docker.DockerClient:
         debian.install("docker.io", "iptables")
     log = cache.root() / "dockerd.log"
     with cache.step("starting dockerd"), log.open("w") as output:
-        # It outlives this process on purpose: the next run finds it.
+        # It outlives this process on purpose: the next run finds it. Python warns of such a child
+        # when its object is collected, so that is kept.
         daemon = subprocess.Popen(
             ["dockerd"],
             stdin=subprocess.DEVNULL,
@@ -68,6 +71,7 @@ def _start() -> docker.DockerClient:
             stderr=output,
             start_new_session=True,
         )
+        _daemons.append(daemon)
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if daemon.poll() is not None:
