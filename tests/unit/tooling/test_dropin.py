@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy import dropin
+
+RUNTIME = {
+    "runtime_type": "io.containerd.runc.v2",
+    "sandboxer": "podsandbox",
+    "options": {"BinaryName": "/opt/podthaw/bin/podthaw-runc"},
+}
+WANTED = """\
+version = 3
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.podthaw]
+runtime_type = "io.containerd.runc.v2"
+sandboxer = "podsandbox"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.podthaw.options]
+BinaryName = "/opt/podthaw/bin/podthaw-runc"
+[plugins."dev.podthaw.v1"]
+store = "/var/lib/podthaw"
+"""
+
+values = st.recursive(
+    st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+tables = st.dictionaries(st.text(), values)
+
+
+@given(tables)
+def test_any_table_survives_being_written_as_toml(table: dict[str, Any]) -> None:
+    assert tomllib.loads("\n".join(dropin.toml(table))) == table
+
+
+def test_containerd_2_gets_the_file_as_it_is() -> None:
+    effective = {"version": 3, "plugins": {}}
+    assert dropin.drop_in(WANTED, tomllib.loads(WANTED), effective) is WANTED
+
+
+def test_containerd_1_7_gets_its_own_cri_table_with_the_runtimes_added() -> None:
+    containerd = {"default_runtime_name": "runc", "runtimes": {"runc": {"options": {}}}}
+    cri = {"sandbox_image": "pause", "containerd": containerd}
+    other = {"io.containerd.gc.v1.scheduler": {"pause_threshold": 0.02}}
+    effective = {"version": 2, "plugins": {dropin.CRI_OF_1_7: cri} | other}
+    written = tomllib.loads(dropin.drop_in(WANTED, tomllib.loads(WANTED), effective))
+    without_sandboxer = {key: RUNTIME[key] for key in ("runtime_type", "options")}
+    runtimes = {"runc": {"options": {}}, "podthaw": without_sandboxer}
+    expected = {"sandbox_image": "pause", "containerd": containerd | {"runtimes": runtimes}}
+    assert written == {"version": 2, "plugins": {dropin.CRI_OF_1_7: expected}}
+
+
+def containerd(tmp_path: Path, script: str) -> str:
+    """A stand-in for the program, which sees the drop-in as ``$D``."""
+    program = tmp_path / "containerd"
+    program.write_text(f"#!/bin/sh\nD={tmp_path}/conf.d/drop-in.toml\n{script}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return str(program)
+
+
+def dump(*runtimes: str) -> str:
+    prefix = f'plugins."{dropin.CRI}".containerd.runtimes'
+    return "\n".join(["echo version = 3", *(f"echo '[{prefix}.{name}]'" for name in runtimes)])
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "conf.d/drop-in.toml"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "podthaw.toml"
+    path.write_text(WANTED)
+    return path
+
+
+def test_the_drop_in_is_written(tmp_path: Path, config: Path, target: Path) -> None:
+    program = containerd(tmp_path, f"{dump('runc')}\n[ ! -e $D ] || tail -n +2 $D")
+    dropin.install(config, target, program)
+    assert target.read_text() == WANTED
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (dump("runc"), "does not read"),
+        (f"if [ -e $D ]; then {dump('podthaw')}\nelse {dump('runc')}\nfi", "no runtime runc"),
+        (f"[ -e $D ] && {{ echo broken >&2; exit 1; }}\n{dump('runc')}", "broken"),
+    ],
+)
+def test_what_containerd_does_not_take_is_undone(
+    tmp_path: Path, config: Path, target: Path, script: str, message: str
+) -> None:
+    target.parent.mkdir()
+    target.write_text("the former one")
+    with pytest.raises(dropin.Failure, match=message):
+        dropin.install(config, target, containerd(tmp_path, script))
+    assert target.read_text() == "the former one"
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_a_config_without_runtimes_is_refused(tmp_path: Path, target: Path) -> None:
+    config = tmp_path / "podthaw.toml"
+    config.write_text("version = 3\n")
+    with pytest.raises(dropin.Failure, match="declares no runtime"):
+        dropin.install(config, target, "/nonexistent")
