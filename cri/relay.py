@@ -49,6 +49,11 @@ class Relay:
         """How many calls are in flight."""
         return sum(len(session.open) for session in self._sessions)
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._sessions)
+
     def _accept(self) -> Side:
         session = Session(self._rules, self._over)
         self._sessions.add(session)

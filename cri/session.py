@@ -12,8 +12,8 @@ be kept, dropped or replaced.
 
 Flow control stays exact although frames are added and dropped. DATA that is held back is credited
 to its sender at once. DATA of our own takes from a window that the other end believes to have:
-that debt is withheld from the next credits, and until then a frame that the window cannot take
-waits (:class:`Side`).
+that debt is withheld from the next credits, and until then DATA that the window cannot take waits
+in a queue while all else goes on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -49,6 +50,19 @@ class Rules:
     """containerd's limit for a request, octets."""
 
 
+@dataclass(frozen=True)
+class _Late:
+    """DATA that waits for a window, or trailers that wait for their DATA."""
+
+    frame: frames.Frame
+    raw: bytes
+
+    @property
+    def length(self) -> int:
+        """What flow control counts."""
+        return self.frame.end - self.frame.start if self.frame.kind == frames.DATA else 0
+
+
 class Side(asyncio.Protocol):
     """One end of a session: reads its frames, and writes what the other end or we send to it."""
 
@@ -59,6 +73,8 @@ class Side(asyncio.Protocol):
         self.initial_window = frames.DEFAULT_WINDOW
         self.waiting: set[Outgoing] = set()
         self._pending = b""
+        self._late: deque[_Late] = deque()
+        """Frames of this end that the other end's window could not take yet."""
         self._stalls: set[str] = set()  # why nothing is read from this end
         self._transport: asyncio.Transport | None = None
 
@@ -133,6 +149,11 @@ class Side(asyncio.Protocol):
         self._transport.resume_reading()
         self.data_received(b"")
 
+    def window_opened(self) -> None:
+        """The other end takes more DATA."""
+        if self._late:
+            self._catch_up()
+
     # reading
 
     def _read(self, data: bytes) -> bytes:
@@ -141,13 +162,15 @@ class Side(asyncio.Protocol):
         exchanges = self.session.exchanges
         while (frame := frames.next_frame(data, position)) is not None:
             kind, flags, stream = frame[:3]
-            if kind == frames.DATA and not self._holds(stream):  # the hot path for large messages
-                if not self._may_pass(frame.end - frame.start):
-                    break
-                if flags & frames.END_STREAM:
-                    self._ended(stream)
-                position = frame.end
-                continue
+            if kind == frames.DATA and not self._late and not self._holds(stream):
+                # The hot path for large messages.
+                length = frame.end - frame.start
+                if length <= self.peer.send_window:
+                    self.peer.send_window -= length
+                    if flags & frames.END_STREAM:
+                        self._ended(stream)
+                    position = frame.end
+                    continue
             if stream in exchanges and start < position:
                 # What an exchange writes comes after the frames before this one.
                 self.peer.write(data[start:position])
@@ -161,15 +184,6 @@ class Side(asyncio.Protocol):
             self.peer.write(data[start:position])
         return data[position:]
 
-    def _may_pass(self, length: int) -> bool:
-        """Takes DATA's length from the other end's window, or stalls until it has opened."""
-        peer = self.peer
-        if length > peer.send_window and peer.debt:
-            self.stall("window")
-            return False
-        peer.send_window -= length
-        return True
-
     def _frame(self, frame: frames.Frame, raw: bytes) -> bytes | None:
         """Handles one frame: None lets it pass, anything else takes its place."""
         kind, flags, stream = frame[:3]
@@ -180,9 +194,15 @@ class Side(asyncio.Protocol):
         if kind == frames.SETTINGS and not flags & frames.ACK:
             return self._settings(raw[frames.HEAD :])
         if kind == frames.RST_STREAM:
+            if self._late:
+                self._forget(stream)
             return self._reset(stream, raw)
         if kind == frames.DATA:
-            self._data(frame, frames.unpad(flags, raw[frames.HEAD :]))
+            if self._holds(stream):
+                self._data(frame, frames.unpad(flags, raw[frames.HEAD :]))
+            else:
+                self._late.append(_Late(frame, raw))
+                self._catch_up()
             return b""
         if kind == frames.PING and raw[frames.HEAD :] == _LAST_PING and flags & frames.ACK:
             self.session.quiet()
@@ -190,6 +210,24 @@ class Side(asyncio.Protocol):
         if kind == frames.CONTINUATION:
             raise frames.FrameError("CONTINUATION without HEADERS")
         return None
+
+    def _catch_up(self) -> None:
+        """Sends what has waited for the other end's window, as far as that has opened."""
+        peer, late = self.peer, self._late
+        while late and late[0].length <= peer.send_window:
+            first = late.popleft()
+            peer.send_window -= first.length
+            peer.write(first.raw)
+            if first.frame.flags & frames.END_STREAM:
+                self._ended(first.frame.stream)
+
+    def _forget(self, stream: int) -> None:
+        """Drops what has waited on a stream that was reset; its sender gets the credit back."""
+        gone = [late for late in self._late if late.frame.stream == stream]
+        for late in gone:
+            self._late.remove(late)
+            if late.length:
+                self.write(frames.window_update(0, late.length))
 
     def _data(self, frame: frames.Frame, payload: bytes) -> None:
         """Takes DATA that does not pass."""
@@ -215,9 +253,9 @@ class Side(asyncio.Protocol):
         self.send_window += increment
         repaid = min(increment, self.debt)
         self.debt -= repaid
+        self.peer.window_opened()
         for outgoing in tuple(self.waiting):
             outgoing.pump()
-        asyncio.get_running_loop().call_soon(self.peer.resume, "window")
         if not repaid:
             return None
         return frames.window_update(0, increment - repaid) if increment > repaid else b""
@@ -355,6 +393,10 @@ class UpstreamSide(Side):
             return b""
         if frame.stream in self.session.abandoned:
             return b""
+        if self._late:  # these may be trailers of one that waits
+            self._late.append(_Late(frame, raw))
+            self._catch_up()
+            return b""
         if end:
             self._ended(frame.stream)
         return None
@@ -447,7 +489,8 @@ class Session:
         self.exchanges.pop(stream, None)
         self.open.pop(stream, None)
         if self._draining:
-            self._close_if_idle()
+            # Not before the frames that are being handled are written.
+            asyncio.get_running_loop().call_soon(self._close_if_idle)
 
     def drain(self) -> None:
         """Lets the client open no more calls, and closes when those in flight are over."""

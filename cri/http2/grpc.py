@@ -86,7 +86,12 @@ def format_timeout(seconds: float) -> bytes:
 
 
 def decode_binary(value: bytes) -> bytes:
-    """A ``-bin`` value; senders may leave the padding out."""
+    """A ``-bin`` value; senders may leave the padding out.
+
+    gRPC's C core sends the octets themselves after a zero octet when both ends agree in SETTINGS.
+    """
+    if value[:1] == b"\0":
+        return value[1:]
     try:
         return base64.b64decode(value + b"=" * (-len(value) % 4))
     except binascii.Error:
@@ -100,7 +105,8 @@ def metadata_of(headers: hpack.Headers) -> Metadata:
         if name[:1] == b":" or name in _RESERVED:
             continue
         if name.endswith(b"-bin"):
-            out.extend((name.decode(), decode_binary(part)) for part in value.split(b","))
+            parts = [value] if value[:1] == b"\0" else value.split(b",")
+            out.extend((name.decode("latin-1"), decode_binary(part)) for part in parts)
         else:
             out.append((name.decode("latin-1"), value.decode("latin-1")))
     return out
