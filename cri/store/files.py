@@ -28,7 +28,9 @@ TMP = "tmp"
 FOLDERS = (SNAPSHOTS, NAMES, PINS, USED, TMP)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Numbers of the errors that say that there is no room."""
+
 _MAX_SMALL = 4096
 _ATTEMPTS = 5
 
@@ -49,6 +51,13 @@ class Area:
             for name in FOLDERS:
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
+    def is_there(self) -> bool:
+        """Whether the root is a folder."""
+        try:
+            return self.root.is_dir()
+        except OSError:
+            return True  # there, and ill
+
     @contextmanager
     def sentences(self, action: str) -> Iterator[None]:
         """Turn an OSError inside into a sentence: the store cannot <action>, and why."""
@@ -59,12 +68,12 @@ class Area:
 
     def explain(self, error: OSError, action: str) -> PodthawError:
         """The sentence for a failed system call: the store cannot <action>, and why."""
-        if error.errno == errno.ENOENT and not self.root.is_dir():
+        if error.errno == errno.ENOENT and not self.is_there():
             return Unfit(
                 f"there is no snapshot store at {self.root}: nothing was captured here yet, "
                 "or its file system is not mounted"
             )
-        if error.errno in _FULL:
+        if error.errno in FULL:
             return Unfit(
                 f"the snapshot store {self.root} is full and cannot {action}: "
                 "make room with `podthaw gc` or `podthaw remove`"
@@ -91,10 +100,14 @@ class Area:
         try:
             _check_private(fd, self.root)
             for part in parts:
-                if create:
+                try:
+                    below = os.open(part, _DIRECTORY, dir_fd=fd)
+                except FileNotFoundError:
+                    if not create:
+                        raise
                     with suppress(FileExistsError):
                         os.mkdir(part, 0o700, dir_fd=fd)
-                below = os.open(part, _DIRECTORY, dir_fd=fd)
+                    below = os.open(part, _DIRECTORY, dir_fd=fd)
                 os.close(fd)
                 fd = below
             yield fd
@@ -111,7 +124,7 @@ class Area:
             with self.folder(*parts) as fd, os.scandir(fd) as scan:
                 return sorted(one.name for one in scan if not one.name.startswith("."))
         except FileNotFoundError:
-            if self.root.is_dir():
+            if self.is_there():
                 return []
             raise
 
@@ -126,7 +139,7 @@ class Area:
                 return self._write(data, *parts)
             except FileNotFoundError:
                 # The folder was empty and another process removed it meanwhile.
-                if attempt == _ATTEMPTS - 1 or not self.root.is_dir():
+                if attempt == _ATTEMPTS - 1 or not self.is_there():
                     raise
         return None
 
@@ -162,7 +175,7 @@ class Area:
                     name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
                 )
         except FileNotFoundError:
-            if self.root.is_dir():
+            if self.is_there():
                 return None
             raise
         try:
@@ -181,7 +194,9 @@ class Area:
                 os.unlink(name, dir_fd=folder)
                 os.fsync(folder)
         except FileNotFoundError:
-            return False
+            if self.is_there():
+                return False
+            raise
         return True
 
     def status(self, *parts: str) -> os.stat_result | None:

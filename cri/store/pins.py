@@ -10,14 +10,13 @@ other; when both see each other, both give way and the snapshot stays.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from cri.store.files import PINS, SNAPSHOTS, Area
+from cri.store.files import FULL, PINS, SNAPSHOTS, Area
 from cri.store.refs import hex_of, shown
 from shim.errors import Refused, Unfit
 
@@ -27,7 +26,6 @@ USER = "user"
 _WHO = re.compile(r"user|[a-z0-9][a-z0-9.-]{0,127}\.[0-9a-f]{32}")
 _MARK = "removing~"  # no pin's name can begin so
 _MARK_LIFE = 600.0  # seconds; a removal's mark older than this was left by one that died
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def is_mark(entry: str) -> bool:
@@ -108,7 +106,7 @@ class Pins:
         try:
             self._area.write(b"", PINS, name, mark)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in FULL:
                 raise
         try:
             yield

@@ -11,11 +11,11 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cri.store import artifacts
-from cri.store.files import SNAPSHOTS, TMP, Area, write_all
+from cri.store.files import FULL, SNAPSHOTS, TMP, Area, write_all
 from cri.store.refs import hex_of
 from shim import snapshot
 from shim.errors import Broken, PodthawError, Unfit
@@ -35,8 +35,13 @@ def stage(area: Area) -> Iterator[Path]:
         os.mkdir(folder.name, 0o700, dir_fd=tmp)
     try:
         yield folder
+    except OSError as error:
+        if error.errno in FULL:  # whoever fills the folder meets a full disk first
+            raise area.explain(error, "take a new snapshot") from error
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # even with ignore_errors it lets some through
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(area: Area, folder: Path, manifest: bytes) -> str:
@@ -48,10 +53,10 @@ def publish(area: Area, folder: Path, manifest: bytes) -> str:
     """
     digest = snapshot.digest(manifest)
     content = snapshot.decode(manifest)
-    if folder.parent != area.root / TMP or folder.is_symlink() or not folder.is_dir():
-        raise Broken(f"{folder} is not a staged folder of the store {area.root}")
-    artifacts.require(artifacts.check_listing(folder, content), digest)
     with area.sentences("take a new snapshot"):
+        if folder.parent != area.root / TMP or folder.is_symlink() or not folder.is_dir():
+            raise Broken(f"{folder} is not a staged folder of the store {area.root}")
+        artifacts.require(artifacts.check_listing(folder, content), digest)
         _write_manifest(folder, manifest)
         _seal(folder)
         for _ in range(_ATTEMPTS):

@@ -222,3 +222,15 @@ def test_a_sync_that_fails_after_the_rename_is_no_success(
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(Unfit, match="cannot take a new snapshot: input/output error"):
         publish(store, "a")
+
+
+def test_a_disk_that_is_full_while_a_snapshot_is_built_is_a_sentence(store: Store) -> None:
+    def capture(number: int) -> None:
+        with store.stage():
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(Unfit, match="is full and cannot take a new snapshot"):
+        capture(errno.ENOSPC)
+    with pytest.raises(OSError, match="Input/output error"):
+        capture(errno.EIO)
+    assert temporary(store) == []
