@@ -1,4 +1,7 @@
-"""``python -m tests.node``: build whatever the tests on the node need, before they start."""
+"""``python -m tests.node``: build whatever the tests on the node need, before they start.
+
+``--control-plane`` also builds the rest of Kubernetes, for clusters that are started by hand.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from tests.node.debian import Unavailable
 from tests.node.node import FLAVOURS
 
 
-def main() -> None:
+def main(*, control_plane: bool) -> None:
     client = engine.connect()
     for suite in images.SUITES:
         images.node_image(client, suite)
@@ -17,11 +20,14 @@ def main() -> None:
     kubernetes.kubelet()
     for program in (*gobuild.CONTAINERD, gobuild.CHECKPOINTCTL):
         gobuild.binary(program)
+    if control_plane:
+        for program in gobuild.CONTROL_PLANE:
+            kubernetes.program(program)
     print(f"== the test node is ready (flavours: {', '.join(FLAVOURS)})")
 
 
 if __name__ == "__main__":
     try:
-        main()
+        main(control_plane="--control-plane" in sys.argv[1:])
     except Unavailable as error:
         sys.exit(f"the test node cannot be built: {error}")

@@ -79,6 +79,7 @@ class Node(NodeContainer):
 
     def spawn(self, name: str, command: Sequence[str], *, env: Mapping[str, str] = {}) -> None:
         """Start a daemon; its output is appended to ``logs(name)``."""
+        self.exec(["rm", "-f", f"{PIDS}/{name}.pid"])  # an earlier one's is no sign of life
         script = f'echo $$ > {PIDS}/{name}.pid; exec "$@" >> {LOGS}/{name}.log 2>&1 < /dev/null'
         created = self.client.api.exec_create(
             self.id, ["sh", "-c", script, "sh", *command], environment=dict(env)
@@ -96,6 +97,10 @@ class Node(NodeContainer):
     def running(self, name: str) -> bool:
         """Whether a daemon that was started lives."""
         script = f"kill -0 $(cat {PIDS}/{name}.pid)"
+        return self.exec(["sh", "-c", script], check=False).status == 0
+
+    def _ended(self, name: str) -> bool:
+        script = f"test -e {PIDS}/{name}.pid && ! kill -0 $(cat {PIDS}/{name}.pid)"
         return self.exec(["sh", "-c", script], check=False).status == 0
 
     def logs(self, name: str) -> str:
@@ -199,7 +204,7 @@ class Node(NodeContainer):
         def settled() -> bool:
             if ready():
                 return True
-            if not self.running(name):
+            if self._ended(name):
                 raise RuntimeError(f"{name} ended at once:\n{self.logs(name)[-4000:]}")
             return False
 
