@@ -31,6 +31,7 @@ _T = TypeVar("_T")
 _ID = re.compile(r"[0-9a-f]{32}")
 _SMALL = frozenset(
     {"decision.json", "container.json", "exit.json", "plan.json", "claimed", "result.json"}
+    | {"restore.log", "runc.log", "error.txt"}
 )
 
 

@@ -43,6 +43,7 @@ def default_files() -> dict[str, bytes]:
     return {
         "images/inventory.img": criu_image(images.INVENTORY, message(f1=2, f11=0)),
         "images/files.img": criu_image(images.FILES, message(f1=1, f2=2)),
+        "images/pstree.img": criu_image(0x50273030, message(f1=1)),
         "images/utsns-9.img": criu_image(images.UTSNS, message(f1=b"old-pod", f2=b"(none)")),
         "images/pages-1.img": b"\0" * 300_000,
         "images/descriptors.json": b'["/dev/null", "pipe:[1]", "pipe:[2]"]',

@@ -1,0 +1,249 @@
+"""CreateContainer: the decision is made, recorded, and put into the request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+from cri import annotations as wishes
+from cri.annotations import Reading
+from cri.decide import Ask, NotMeantError, Ready
+from cri.fitness import resolve_command
+from cri.handlers import Handlers
+from cri.images import entrypoint_and_cmd
+from cri.keeper import Keeper
+from cri.prepare import Policy, Target
+from cri.proto import cri_pb2 as pb
+from cri.records import Decision, Record, new_id
+from cri.rpc import Call, RpcError, StatusCode
+from cri.runtime import Options, Runtime
+from cri.telling import tell_decision
+from shim.errors import PodthawError, Unfit
+from shim.plan import PLAN_ANNOTATION
+
+log = logging.getLogger("podthaw.restore")
+
+_MARK = wishes.PREFIX.encode()
+
+
+class Creation:
+    """The hook of CreateContainer."""
+
+    def __init__(
+        self, options: Options, keeper: Keeper, handlers: Handlers, runtime: Runtime
+    ) -> None:
+        self._options = options
+        self._keeper = keeper
+        self._decider = keeper.decider
+        self._records = keeper.records
+        self._handlers = handlers
+        self._runtime = runtime
+
+    async def __call__(self, call: Call) -> bytes:
+        """Answer a CreateContainer call."""
+        if _MARK not in call.request:
+            return await call.forward()
+        request = pb.CreateContainerRequest.FromString(call.request)
+        if PLAN_ANNOTATION in request.config.annotations:
+            call.abort(
+                StatusCode.INVALID_ARGUMENT,
+                f"podthaw: the container annotation {PLAN_ANNOTATION} is Podthaw's own to set",
+            )
+        asked = dict(request.sandbox_config.annotations)
+        reading = wishes.read(asked, request.config.metadata.name, self._options.defaults)
+        if not reading.text:
+            return await call.forward()
+        return await self._decide(call, request, reading)
+
+    async def _decide(
+        self, call: Call, request: pb.CreateContainerRequest, reading: Reading
+    ) -> bytes:
+        began = time.monotonic()
+        decision = _decision(new_id(), request, reading)
+        problem: PodthawError
+        try:
+            decision = replace(decision, digest=await self._resolve(request, reading))
+            ask = await self._ask(request, reading)
+            ready = await self._prepare(decision, ask)
+        except NotMeantError as error:
+            log.debug("container %s starts cold: %s", decision.container, error)
+            return await call.forward()
+        except PodthawError as error:
+            problem = error
+        except RpcError as error:
+            problem = Unfit(f"containerd did not answer a question about the pod: {error.message}")
+        except Exception as error:
+            log.exception("deciding on a restore failed")
+            problem = Unfit(f"Podthaw failed: {type(error).__name__}: {error}")
+        else:
+            took = round(time.monotonic() - began, 6)
+            return await self._restore(call, request, replace(decision, seconds=took), ready)
+        return await self._no_restore(
+            call,
+            replace(
+                decision,
+                choice=reading.on_failure,
+                kind=problem.kind,
+                reason=str(problem),
+                seconds=round(time.monotonic() - began, 6),
+            ),
+        )
+
+    async def _resolve(self, request: pb.CreateContainerRequest, reading: Reading) -> str:
+        if reading.problem is not None:
+            raise reading.problem
+        assert reading.wish is not None  # noqa: S101 - a reading has one of the two
+        namespace = request.sandbox_config.metadata.namespace
+        return await asyncio.to_thread(
+            self._decider.resolve, namespace, str(reading.wish.reference)
+        )
+
+    async def _ask(self, request: pb.CreateContainerRequest, reading: Reading) -> Ask:
+        """Gather what the decision needs; asks containerd about sandbox and image."""
+        assert reading.wish is not None  # noqa: S101 - resolved before
+        sandbox_answer, image_answer = await asyncio.gather(
+            self._runtime.pod_sandbox_status(request.pod_sandbox_id),
+            self._runtime.image_status(request.config.image, verbose=True),
+        )
+        sandbox = sandbox_answer.status
+        if sandbox.runtime_handler not in self._handlers.ours:
+            raise Unfit(
+                f"the pod's sandbox has the runtime handler {sandbox.runtime_handler!r}, "
+                f"wanted one of {', '.join(sorted(self._handlers.ours))}"
+            )
+        of_image = entrypoint_and_cmd(image_answer.info)
+        command = None
+        if request.config.command or of_image is not None:
+            command = resolve_command(
+                request.config.command, request.config.args, *(of_image or ([], []))
+            )
+        return Ask(
+            wish=reading.wish,
+            target=_target(request, sandbox),
+            policy=Policy(
+                tcp=reading.wish.tcp,
+                on_failure=reading.on_failure,
+                restore_timeout=self._options.restore_timeout,
+                runtime=self._options.runtime,
+                criu=self._options.criu,
+            ),
+            image_id=image_answer.image.id,
+            command=command,
+        )
+
+    async def _prepare(self, decision: Decision, ask: Ask) -> Ready:
+        """Prepare in a thread; when the client goes away meanwhile, nothing of it stays."""
+        await self._keeper.note_ends(ask.target.pod_uid, ask.target.container)
+
+        def work() -> Ready:
+            self._records.create(decision.id)
+            try:
+                return self._decider.prepare(decision.id, decision.digest, ask)
+            except BaseException:
+                self._records.remove(decision.id)
+                raise
+
+        async def drop() -> None:
+            with suppress(PodthawError, NotMeantError, OSError):
+                await task
+            await self._keeper.quietly(self._keeper.discard, decision.id, decision.digest)
+
+        task = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._keeper.spawn(drop())
+            raise
+
+    async def _restore(
+        self, call: Call, request: pb.CreateContainerRequest, decision: Decision, ready: Ready
+    ) -> bytes:
+        request.config.annotations[PLAN_ANNOTATION] = decision.id
+        try:
+            await asyncio.to_thread(self._records.decide, decision)
+            answer = await call.forward(request.SerializeToString())
+        except BaseException:
+            # Not created, so never started: the plan is void.
+            self._keeper.spawn(
+                self._keeper.quietly(self._keeper.discard, decision.id, decision.digest)
+            )
+            raise
+        await self._bind(decision, answer)
+        tell_decision(
+            decision,
+            "is about to be restored",
+            connections_closed=ready.sockets.closed,
+            sockets_moved=ready.sockets.moved,
+            bytes_verified=ready.read,
+        )
+        return answer
+
+    async def _no_restore(self, call: Call, decision: Decision) -> bytes:
+        await self._write(decision)
+        if decision.choice == "fail":
+            tell_decision(decision, "is not started")
+            call.abort(
+                StatusCode.FAILED_PRECONDITION,
+                f"podthaw: {decision.snapshot} was not restored: {decision.reason}",
+            )
+        tell_decision(decision, "starts cold and not")
+        try:
+            answer = await call.forward()
+        except BaseException:
+            self._keeper.spawn(self._keeper.quietly(self._records.remove, decision.id))
+            raise
+        await self._bind(decision, answer)
+        return answer
+
+    async def _write(self, decision: Decision) -> None:
+        """Write a decision not to restore, in place of earlier ones that came to nothing."""
+
+        def work() -> None:
+            for record in self._records.of_container(decision.pod_uid, decision.container):
+                if record.decision.choice == "fail":
+                    self._records.remove(record.decision.id)
+            self._records.decide(decision)
+
+        self._keeper.index.add(Record(decision=decision))
+        await self._keeper.quietly(work)
+
+    async def _bind(self, decision: Decision, answer: bytes) -> None:
+        container = pb.CreateContainerResponse.FromString(answer).container_id
+        self._keeper.index.add(Record(decision=decision, container_id=container))
+        await self._keeper.quietly(self._records.bind, decision.id, container)
+
+
+def _target(request: pb.CreateContainerRequest, sandbox: pb.PodSandboxStatus) -> Target:
+    metadata = request.sandbox_config.metadata
+    addresses = [sandbox.network.ip, *(one.ip for one in sandbox.network.additional_ips)]
+    return Target(
+        namespace=metadata.namespace,
+        pod=metadata.name,
+        pod_uid=metadata.uid,
+        sandbox_id=request.pod_sandbox_id,
+        container=request.config.metadata.name,
+        attempt=request.config.metadata.attempt,
+        hostname=request.sandbox_config.hostname,
+        addresses=[address for address in addresses if address],
+    )
+
+
+def _decision(record_id: str, request: pb.CreateContainerRequest, reading: Reading) -> Decision:
+    """The decision as it is when all goes well."""
+    metadata = request.sandbox_config.metadata
+    return Decision(
+        id=record_id,
+        time=time.time(),
+        namespace=metadata.namespace,
+        pod=metadata.name,
+        pod_uid=metadata.uid,
+        sandbox_id=request.pod_sandbox_id,
+        container=request.config.metadata.name,
+        attempt=request.config.metadata.attempt,
+        snapshot=reading.text,
+        choice="restore",
+        warnings=list(reading.warnings),
+    )
