@@ -14,6 +14,9 @@ log = logging.getLogger("podthaw.relay")
 
 _BACKLOG = 128
 
+_FLUSH = 1.0
+"""Seconds for what is written to reach a client."""
+
 
 class Relay:
     """Serves on a listening socket until it is stopped."""
@@ -26,6 +29,7 @@ class Relay:
         self._rules = Rules(upstream, hooks, filters, max_message)
         self._sessions: set[Session] = set()
         self._server: asyncio.Server | None = None
+        self._stopping = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -58,7 +62,10 @@ class Relay:
         session = Session(self._rules, self._over)
         self._sessions.add(session)
         self._idle.clear()
-        session.begin()
+        if self._stopping:
+            session.close()
+        else:
+            session.begin()
         return session.client
 
     def _over(self, session: Session) -> None:
@@ -68,15 +75,26 @@ class Relay:
 
     async def stop(self, grace: float) -> None:
         """Accepts no more, lets the calls in flight end for ``grace`` seconds, then closes."""
+        self._stopping = True
         if self._server is not None:
             self._server.close()
+        await asyncio.sleep(0)  # what was just accepted appears
         for session in tuple(self._sessions):
             session.drain()
-        try:
-            async with asyncio.timeout(grace):
-                await self._idle.wait()
-        except TimeoutError:
+        if not await self._wait(grace):
             log.warning("stopped with %d calls in flight after %g s", self.calls, grace)
         for session in tuple(self._sessions):
             session.close()
+        if not await self._wait(_FLUSH):
+            for session in tuple(self._sessions):
+                session.abort()
         await asyncio.sleep(0)
+
+    async def _wait(self, seconds: float) -> bool:
+        """Waits until no client is connected; False when the time is up."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True

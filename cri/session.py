@@ -77,6 +77,7 @@ class Side(asyncio.Protocol):
         """Frames of this end that the other end's window could not take yet."""
         self._stalls: set[str] = set()  # why nothing is read from this end
         self._transport: asyncio.Transport | None = None
+        self._closing = False
 
     @property
     def peer(self) -> Side:
@@ -89,9 +90,10 @@ class Side(asyncio.Protocol):
         """Connected."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101
         self._transport = transport
-        for _ in self._stalls:
+        if self._stalls:
             transport.pause_reading()
-            break
+        if self._closing:
+            transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Some octets, at any boundary."""
@@ -130,8 +132,15 @@ class Side(asyncio.Protocol):
 
     def close(self) -> None:
         """Closes when everything is written."""
+        self._closing = True
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Closes at once."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
 
     def stall(self, why: str) -> None:
         """Reads nothing from this end until every reason is gone."""
@@ -517,6 +526,12 @@ class Session:
         self.upstream.close()
         if self._connecting is not None:
             self._connecting.cancel()
+
+    def abort(self) -> None:
+        """Closes both ends at once."""
+        self.close()
+        self.client.abort()
+        self.upstream.abort()
 
     def lost(self, side: Side) -> None:
         """One end is gone."""

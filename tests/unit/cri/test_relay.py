@@ -357,7 +357,9 @@ def test_a_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
     run(test())
 
 
-@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 64, b"PRI * HTTP/2.0\r\nx"])
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 64, b"PRI * HTTP/2.0\r\nx"]
+)
 def test_a_client_that_speaks_no_http2_is_hung_up_on(tmp_path: Path, garbage: bytes) -> None:
     async def test() -> None:
         async with pair(tmp_path):
