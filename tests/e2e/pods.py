@@ -95,6 +95,8 @@ class Running:
         self.ip = ""
         self.ids: dict[str, str] = {}
         self.start_seconds: dict[str, float] = {}
+        self.kept = False
+        """Whether it belongs to a fixture that several tests share."""
 
     # -- the CRI's messages ----------------------------------------------------------------
 
