@@ -16,20 +16,20 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shim import dumprun, external, leftovers, mounts, procfs, rootfs, shm, snapshot, watches
 from shim import spec as oci
-from shim.container import ContainerRef, short, start_time
+from shim.container import ContainerRef, short
 from shim.criu import command, log
 from shim.criu.stats import dump_seconds
 from shim.dumprun import CaptureFailed, Files
 from shim.errors import PodthawError, Unfit
 from shim.guardian import Guardian
 from shim.handshake import Handshake
-from shim.leftovers import Criu, Record
+from shim.leftovers import Record
 from shim.plan import DEFAULT_RUN
 
 DESCRIPTORS = "descriptors.json"
@@ -47,9 +47,10 @@ class Order:
     """How to dump."""
 
     stage: Path
-    """Where ``images/``, ``rootfs.tar`` and ``shm.tar`` go; an empty folder."""
+    """Where ``images/``, ``rootfs.tar`` and ``shm.tar`` go; an empty folder of this capture
+    alone, removed when the dump fails."""
     work: Path
-    """Folder for CRIU's log; not part of the snapshot."""
+    """Folder for CRIU's log; not part of the snapshot, and removed when the dump fails."""
     run: Path = DEFAULT_RUN
     """Locks and records of captures are kept below."""
     criu: str = "criu"
@@ -60,8 +61,6 @@ class Order:
     before_end: Callable[[], None] | None = None
     """Called, with the container standing still, before it is killed (``leave_running`` False);
     when it raises, the container runs on."""
-    scratch: tuple[Path, ...] = ()
-    """What the guardian removes when this process is killed, besides the work folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +86,7 @@ def dump(container: ContainerRef, order: Order) -> DumpResult:
     CaptureFailed (with the end of CRIU's log) when the dump fails or takes too long, OSError only
     for a stage that cannot be written. In each case the container runs on and nothing is left.
     """
-    with locked(container.id, order.run):
+    with locked(container.id, order.run) as lock:
         _record_path(container.id, order.run).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         recover(container.id, order.run)
         overlay = rootfs.overlay_at(container.rootfs)
@@ -101,7 +100,10 @@ def dump(container: ContainerRef, order: Order) -> DumpResult:
             since=time.time(),
             link_folders=[str(overlay.upper)] + ([str(shared)] if shared else []),
             log=str(order.work / command.LOG),
-            scratch=[str(path) for path in (order.stage, order.work, *order.scratch)],
+            scratch=[
+                str(path)
+                for path in (order.stage, order.work, _socket_path(container.id, order.run))
+            ],
         )
         files = Files(
             overlay=overlay,
@@ -109,7 +111,7 @@ def dump(container: ContainerRef, order: Order) -> DumpResult:
             shared=shared,
             stage=order.stage,
         )
-        return _guarded_dump(container, order, record, files)
+        return _guarded_dump(container, order, record, files, lock)
 
 
 def recover(container_id: str, run: Path = DEFAULT_RUN) -> list[str]:
@@ -130,22 +132,19 @@ def recover(container_id: str, run: Path = DEFAULT_RUN) -> list[str]:
 def locked(container_id: str, run: Path = DEFAULT_RUN) -> Iterator[int]:
     """The lock of a container: one capture at a time; Unfit while another one runs."""
     folder = run / "locks"
+    path = folder / container_id
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(folder / container_id, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fd = _lock_file(path)
+    except BlockingIOError:
+        raise Unfit(f"another capture of the container {short(container_id)} is running") from None
     except OSError as error:
         raise Unfit(f"the lock folder {folder} cannot be used: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Unfit(
-                f"another capture of the container {short(container_id)} is running"
-            ) from None
         yield fd
-        with contextlib.suppress(OSError):
-            os.unlink(folder / container_id)
     finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
         os.close(fd)
 
 
@@ -179,49 +178,39 @@ def standard_streams(container: ContainerRef) -> list[str]:
 
 
 def _guarded_dump(
-    container: ContainerRef, order: Order, record: Record, files: Files
+    container: ContainerRef, order: Order, record: Record, files: Files, lock: int
 ) -> DumpResult:
     path = _record_path(container.id, order.run)
-    images = order.stage / snapshot.IMAGES
-    criu: Criu | None = None
     record.write(path)
-    try:
-        with ExitStack() as stack:
-            guardian = stack.enter_context(Guardian(path))
-            order.work.mkdir(mode=0o700, parents=True, exist_ok=True)
-            images.mkdir(mode=0o700)
-            handshake = stack.enter_context(
-                Handshake(order.work / "action.sh", path.with_suffix(".sock"))
-            )
-            stdio = standard_streams(container)
-            (images / DESCRIPTORS).write_text(json.dumps(stdio))
-            method = command.network_lock(order.criu)
-            arguments = command.dump(_criu_order(container, order, handshake.script, method))
-            guardian.wait_ready()
-            process = dumprun.start(arguments, order.work)
-            criu = Criu(pid=process.pid, started=start_time(process.pid) or 0)
-            guardian.watch(criu)
-            deadline = time.monotonic() + order.timeout
-            try:
-                dumprun.follow(
-                    process, handshake, lambda: _while_frozen(files, order, deadline), deadline
-                )
-            finally:
-                leftovers.stop(criu)  # nothing to do once it has ended
-                process.wait()
-            if process.returncode != 0:
-                raise _failure(process.returncode, order)
-    except BaseException as error:
-        leftovers.undo(record, criu)
+    touched = False
+    with Guardian(path, keep=(lock,)) as guardian:
+        try:
+            stdio, method = _prepare(container, order)
+            with Handshake(
+                order.work / "action.sh", _socket_path(container.id, order.run)
+            ) as handshake:
+                arguments = command.dump(_criu_order(container, order, handshake.script, method))
+                guardian.wait_ready()
+                touched = True
+                with dumprun.started(arguments, order.work) as process:
+                    guardian.watch(process.criu)
+                    deadline = time.monotonic() + order.timeout
+                    process.follow(
+                        handshake, lambda: _while_frozen(files, order, deadline), deadline
+                    )
+            if process.status != 0:
+                raise _failure(process.status, order)
+        except BaseException as error:
+            leftovers.undo(record, touched=touched)
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise _not_written(error) from error
+            raise
+        if order.leave_running:
+            leftovers.thaw(record.freezer, record.cgroup_version)
+        else:  # what CRIU keeps for a restore elsewhere is in the way of the pod's other containers
+            leftovers.undo(replace(record, scratch=[]))
         path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _not_written(error) from error
-        raise
-    if order.leave_running:
-        leftovers.thaw(record.freezer, record.cgroup_version)
-    else:  # what CRIU leaves for a restore elsewhere is in the way of the pod's other containers
-        leftovers.undo(replace(record, scratch=[]))
-    path.unlink(missing_ok=True)
     freeze, frozen, memory = dump_seconds(order.work)
     return DumpResult(
         frozen_seconds=frozen,
@@ -232,6 +221,30 @@ def _guarded_dump(
         log=order.work / command.LOG,
         phases={"freeze": freeze, "memory": memory, "files": files.seconds},
     )
+
+
+def _prepare(container: ContainerRef, order: Order) -> tuple[list[str], command.NetworkLock]:
+    """Make the folders and what is beside CRIU's images; nothing is frozen yet."""
+    order.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+    images = order.stage / snapshot.IMAGES
+    images.mkdir(mode=0o700)
+    stdio = standard_streams(container)
+    (images / DESCRIPTORS).write_text(json.dumps(stdio))
+    return stdio, command.network_lock(order.criu)
+
+
+def _lock_file(path: Path) -> int:
+    """Open and lock a file that its holder removes before it lets go; BlockingIOError if held."""
+    while True:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # its holder removed it between the two calls
 
 
 def _while_frozen(files: Files, order: Order, deadline: float) -> None:
@@ -302,6 +315,10 @@ def _not_written(error: OSError) -> PodthawError:
 def _record_path(container_id: str, run: Path) -> Path:
     # Short, since a socket's path beside it may have 107 bytes at most.
     return run / "captures" / f"{container_id[:32]}.json"
+
+
+def _socket_path(container_id: str, run: Path) -> Path:
+    return _record_path(container_id, run).with_suffix(".sock")
 
 
 def _shm_folder(container: ContainerRef) -> Path | None:

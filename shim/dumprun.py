@@ -6,13 +6,16 @@ import os
 import select
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from shim import rootfs, snapshot
+from shim.container import start_time
 from shim.errors import PodthawError
 from shim.handshake import Handshake
+from shim.leftovers import Criu, stop
 
 OUTPUT = "criu.out"
 """In the work folder: what CRIU prints outside its log."""
@@ -60,14 +63,56 @@ def too_late() -> CaptureFailed:
     )
 
 
-def start(arguments: Sequence[str], work: Path) -> subprocess.Popen[bytes]:
-    """Start CRIU, leading a session of its own and deaf to a file size limit.
+class Run:
+    """A dump under way."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.criu = Criu(pid=process.pid, started=start_time(process.pid) or 0)
+
+    @property
+    def status(self) -> int:
+        """Exit status of CRIU once it has ended; negative: the signal that killed it."""
+        return self._process.wait()
+
+    def follow(
+        self, handshake: Handshake, while_frozen: Callable[[], None], deadline: float
+    ) -> None:
+        """Wait for the end of the dump, doing ``while_frozen`` when everything is saved.
+
+        Raises CaptureFailed past ``deadline`` (seconds of the monotonic clock), and what
+        ``while_frozen`` raises.
+        """
+        pidfd = os.pidfd_open(self._process.pid)
+        try:
+            poller = select.poll()
+            poller.register(pidfd, select.POLLIN)
+            poller.register(handshake.fileno(), select.POLLIN)
+            while True:
+                left = deadline - time.monotonic()
+                ready = [fd for fd, _ in poller.poll(max(0.0, left) * 1000)]
+                if not ready:
+                    raise too_late()
+                if pidfd in ready:
+                    self._process.wait()
+                    return
+                poller.unregister(handshake.fileno())
+                handshake.accept()
+                while_frozen()
+                handshake.answer()
+        finally:
+            os.close(pidfd)
+
+
+@contextmanager
+def started(arguments: Sequence[str], work: Path) -> Iterator[Run]:
+    """Run CRIU, leading a session of its own and deaf to a file size limit; stopped at the end.
 
     Python ignores SIGXFSZ and, with ``restore_signals`` off, so does what it starts: a write
     beyond the limit fails with EFBIG instead (:func:`shim.leftovers.stop`).
     """
     with (work / OUTPUT).open("wb") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -76,36 +121,10 @@ def start(arguments: Sequence[str], work: Path) -> subprocess.Popen[bytes]:
             restore_signals=False,
             env={**os.environ, "LC_ALL": "C"},
         )
-
-
-def follow(
-    process: subprocess.Popen[bytes],
-    handshake: Handshake,
-    while_frozen: Callable[[], None],
-    deadline: float,
-) -> None:
-    """Wait for the end of the dump, doing ``while_frozen`` when everything is saved.
-
-    Raises CaptureFailed past ``deadline`` (seconds of the monotonic clock), and what
-    ``while_frozen`` raises; then the dump is still to be stopped.
-    """
-    pidfd = os.pidfd_open(process.pid)
+    run = Run(process)
     try:
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        poller.register(handshake.fileno(), select.POLLIN)
-        while True:
-            left = deadline - time.monotonic()
-            ready = [fd for fd, _ in poller.poll(max(0.0, left) * 1000)]
-            if not ready:
-                raise too_late()
-            if handshake.fileno() in ready:
-                poller.unregister(handshake.fileno())
-                handshake.accept()
-                while_frozen()
-                handshake.answer()
-            elif pidfd in ready:
-                process.wait()
-                return
+        yield run
     finally:
-        os.close(pidfd)
+        if process.poll() is None:
+            stop(run.criu)
+        process.wait()

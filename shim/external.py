@@ -106,11 +106,11 @@ def sort(
     ``masked_files`` are those masked paths that are no directories (:func:`masked_files`).
     """
     binds, cgroups = set(), []
-    for mount in oci.spec_mounts(spec):
-        target = secure_join(rootfs, str(mount.get("destination", "")))
-        if oci.is_bind(mount):
+    for wanted in oci.spec_mounts(spec):
+        target = secure_join(rootfs, str(wanted.get("destination", "")))
+        if oci.is_bind(wanted):
             binds.add(target)
-        elif mount.get("type") == "cgroup":
+        elif wanted.get("type") == "cgroup":
             cgroups.append(target)
     devices = {secure_join(rootfs, path) for path in oci.device_paths(spec)}
     masked = set(masked_files)

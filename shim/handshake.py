@@ -9,6 +9,7 @@ as a failed dump and resumes the container.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import socket
@@ -42,7 +43,7 @@ class Handshake:
             self._socket.bind(str(address))
             address.chmod(0o600)
             self._socket.listen(_BACKLOG)
-            self._socket.setblocking(False)
+            self._socket.settimeout(0)
             _write(script, address)
         except BaseException:
             self._socket.close()
@@ -57,9 +58,10 @@ class Handshake:
         self._asked, _ = self._socket.accept()
 
     def answer(self) -> None:
-        """Say that all is well."""
-        assert self._asked is not None
-        self._asked.sendall(GO)
+        """Say that all is well; a CRIU that is gone does not hear it."""
+        if self._asked is not None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._asked.sendall(GO)
 
     def __enter__(self) -> Self:
         return self

@@ -33,6 +33,8 @@ _MARK = "! --mark 0xc114"
 
 _RUN_ID = re.compile(r"CRIU run id = ([0-9A-Za-z-]+)")
 
+_SHORTEST_TABLE = len("CRIU-") + 16
+
 _TOOL_SECONDS = 10
 
 
@@ -82,22 +84,25 @@ class Criu:
     started: int
 
 
-def undo(record: Record, criu: Criu | None = None) -> list[str]:
+def undo(record: Record, criu: Criu | None = None, *, touched: bool = True) -> list[str]:
     """Bring a container back to where it was before the capture; safe to repeat.
 
-    Returns what had to be done, for the log. Never raises: each step helps by itself.
+    ``touched`` is False when CRIU was not started yet: then only files are removed. Returns what had to be done, for the log. Never raises: each step helps by itself.
     """
     done: list[str] = []
     if criu is not None:
         stop(criu)
-    if thaw(record.freezer, record.cgroup_version):
-        done.append("thawed the container")
-    if start_time(record.pid) == record.started:
-        if count := unlock_connections(record):
-            done.append(f"removed {count} firewall rules")
+    if touched and start_time(record.pid) == record.started:
+        # When CRIU is killed its processes run on at once, with connections that answer EPERM:
+        # hold them until these are as before.
+        freeze(record.freezer, record.cgroup_version)
         if count := end_repair(record):
             done.append(f"released {count} TCP connections")
-    for folder in record.link_folders:
+        if count := unlock_connections(record):
+            done.append(f"removed {count} firewall rules")
+    if touched and thaw(record.freezer, record.cgroup_version):
+        done.append("thawed the container")
+    for folder in record.link_folders if touched else ():
         if count := remove_links(Path(folder), record.since):
             done.append(f"removed {count} temporary names in {folder}")
     for path in record.scratch:
@@ -128,6 +133,29 @@ def stop(criu: Criu, *, patience: float = 10.0) -> None:
             _gone(pidfd, patience)
     finally:
         os.close(pidfd)
+
+
+def freeze(freezer: str | None, version: int, *, seconds: float = 0.5) -> bool:
+    """Freeze a container; False when it did not stop within that time (it is thawed then)."""
+    if freezer is None:
+        return False
+    end = time.monotonic() + seconds
+    try:
+        if version == 1:
+            state, asked = Path(freezer, "freezer.state"), "FROZEN"
+        else:
+            state, asked = Path(freezer, "cgroup.freeze"), "1"
+        state.write_text(asked)
+        while time.monotonic() < end:
+            events = state if version == 1 else Path(freezer, "cgroup.events")
+            text = events.read_text()
+            if text.strip() == "FROZEN" or "frozen 1" in text:
+                return True
+            time.sleep(0.001)
+    except OSError:
+        return False
+    thaw(freezer, version)
+    return False
 
 
 def thaw(freezer: str | None, version: int) -> bool:
@@ -166,7 +194,11 @@ def unlock_connections(record: Record) -> int:
 
 
 def table_name(log: Path) -> str | None:
-    """The nftables table of a dump, named after the run id at the head of CRIU's log."""
+    """The nftables table of a dump, named after the run id at the head of CRIU's log.
+
+    CRIU cuts ``inet CRIU-<id>`` to what its buffer of 32 bytes holds (criu/netfilter.c), so the
+    kernel may know a beginning of this name.
+    """
     try:
         with log.open(errors="replace") as file:
             match = _RUN_ID.search(file.read(1 << 16))
@@ -210,6 +242,17 @@ def delete_rule(line: str) -> list[str] | None:
     return ["-D", *words[1:]]
 
 
+def own_tables(listing: str, table: str | None) -> list[str]:
+    """Those tables of ``nft list tables`` that are this dump's, whole or cut."""
+    words = [line.split() for line in listing.splitlines()]
+    names = [line[2] for line in words if len(line) == 3 and line[:2] == ["table", "inet"]]
+    return [
+        name
+        for name in names
+        if table is not None and len(name) >= _SHORTEST_TABLE and table.startswith(name)
+    ]
+
+
 def _remove_rules(table: str | None) -> int:
     count = 0
     for tool in ("iptables", "ip6tables"):
@@ -218,9 +261,8 @@ def _remove_rules(table: str | None) -> int:
             if arguments is not None:
                 _run([tool, "-w", "5", *arguments])
                 count += 1
-    tables = _run(["nft", "list", "tables"]).splitlines()
-    if table and any(line.split() == ["table", "inet", table] for line in tables):
-        _run(["nft", "delete", "table", "inet", table])
+    for name in own_tables(_run(["nft", "list", "tables"]), table):
+        _run(["nft", "delete", "table", "inet", name])
         count += 1
     return count
 

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 
 from shim.finding import Finding
-from shim.picture import Descriptor, Picture
+from shim.picture import Descriptor, Picture, Socket
 
 SUPPORTED_ANONYMOUS = frozenset(
     {
@@ -93,7 +93,7 @@ def _descriptor(descriptor: Descriptor, what: str, inside: set[int]) -> Finding 
             remedy="close it before the capture",
         )
     if descriptor.socket is not None:
-        return _socket(descriptor, what, inside)
+        return _socket(descriptor.socket, what, inside)
     return None
 
 
@@ -157,9 +157,7 @@ def _character_device(descriptor: Descriptor, what: str) -> Finding | None:
     )
 
 
-def _socket(descriptor: Descriptor, what: str, inside: set[int]) -> Finding | None:
-    found = descriptor.socket
-    assert found is not None
+def _socket(found: Socket, what: str, inside: set[int]) -> Finding | None:
     if found.family not in _FAMILIES:
         name = _FAMILY_NAMES.get(found.family, f"family {found.family}")
         return Finding(

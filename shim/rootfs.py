@@ -227,8 +227,9 @@ def _add(writer: _Writer, source: Path, path: str, status: os.stat_result, prefi
     info.mode = stat.S_IMODE(mode)
     info.uid, info.gid = status.st_uid, status.st_gid
     info.mtime = status.st_mtime_ns // 10**9
+    headers: dict[str, str] = {}
     if status.st_mtime_ns % 10**9:
-        info.pax_headers["mtime"] = _seconds(status.st_mtime_ns)
+        headers["mtime"] = _seconds(status.st_mtime_ns)
     inode = (status.st_dev, status.st_ino)
     if status.st_nlink > 1 and not stat.S_ISDIR(mode):
         first = writer.links.setdefault(inode, path)
@@ -239,7 +240,8 @@ def _add(writer: _Writer, source: Path, path: str, status: os.stat_result, prefi
             return
     for name, value in _xattrs(source):
         if not (prefix and name.startswith(prefix)):
-            info.pax_headers[XATTR + name] = os.fsdecode(value)
+            headers[XATTR + name] = os.fsdecode(value)
+    info.pax_headers = headers
     if stat.S_ISREG(mode):
         _add_file(writer, source, info)
         return
@@ -300,7 +302,8 @@ def _add_sparse(
     numbers = [len(regions), *(number for region in regions for number in region)]
     table = "".join(f"{number}\n" for number in numbers).encode()
     table += bytes(-len(table) % _BLOCK)
-    info.pax_headers |= {
+    info.pax_headers = {
+        **info.pax_headers,
         "GNU.sparse.major": "1",
         "GNU.sparse.minor": "0",
         "GNU.sparse.name": info.name,

@@ -132,7 +132,7 @@ def mounts(spec: Spec, rootfs: Path) -> list[Mount]:
     ]
 
 
-def annotations(spec: Spec) -> dict[str, str]:
+def annotations_of(spec: Spec) -> dict[str, str]:
     """The spec's annotations."""
     return {str(key): str(value) for key, value in _table(spec, "annotations").items()}
 
@@ -220,7 +220,7 @@ def _without_level(label: object) -> str | None:
 
 
 def _digest(value: object) -> str:
-    """Digest of a JSON value: of its canonical form, with lists whose order means nothing sorted."""
+    """Digest of a JSON value's canonical form; lists whose order means nothing are sorted."""
     canonical = json.dumps(_sorted(value), sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -1,0 +1,112 @@
+"""Collects the :class:`~shim.picture.Picture` that preflight judges; changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from shim import capture, external, host, leftovers, mounts, preflight, procfs, rootfs, shm
+from shim import spec as oci
+from shim.container import ContainerRef
+from shim.errors import Unfit
+from shim.finding import Finding
+from shim.namespaces import in_namespace
+from shim.picture import Picture
+
+NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "user", "cgroup", "time")
+"""Kinds of namespaces as the OCI runtime spec names them."""
+
+
+def check(
+    container: ContainerRef, *, criu: str = "criu", store: Path | None = None
+) -> list[Finding]:
+    """What stands in the way of a capture of this container, failures first."""
+    return preflight.check(picture(container, criu=criu, store=store))
+
+
+def picture(container: ContainerRef, *, criu: str = "criu", store: Path | None = None) -> Picture:
+    """Everything about a container that a check looks at; ``store`` is where its snapshot goes."""
+    tree, strangers = procfs.tasks(container)
+    root_mount = mounts.at(str(container.rootfs))
+    root = f"/proc/{container.pid}/root"
+    semaphores, messages = _sysv(container.pid)
+    return Picture(
+        init=container.pid,
+        tasks=tree,
+        strangers=strangers,
+        namespaces=tuple((kind, oci.namespace_path(container.spec, kind)) for kind in NAMESPACES),
+        terminal=oci.has_terminal(container.spec),
+        frozen=leftovers.is_frozen(container.freezer, container.cgroup_version),
+        mounts=_mounts(container),
+        mqueues=tuple(_names(Path(root, "dev/mqueue"))),
+        semaphores=semaphores,
+        messages=messages,
+        root_filesystem=root_mount,
+        criu=_criu_version(criu),
+        tar=all(shutil.which(tool) for tool in ("tar", "gzip")),
+        free=_free(store) if store is not None else None,
+        files=_files(container),
+    )
+
+
+def _mounts(container: ContainerRef) -> external.Sorted:
+    try:
+        return capture.mounts_of(container)
+    except OSError:
+        return external.Sorted(external=(), submounts=(), unsupported=())
+
+
+def _criu_version(criu: str) -> str | None:
+    try:
+        return host.criu_version(criu)
+    except Unfit:
+        return None
+
+
+def _sysv(pid: int) -> tuple[int, int]:
+    def count(kind: str) -> int:
+        # A line for each set or queue, below a heading.
+        return max(0, len(Path("/proc/sysvipc", kind).read_text().splitlines()) - 1)
+
+    try:
+        return in_namespace(f"/proc/{pid}/ns/ipc", lambda: (count("sem"), count("msg")))
+    except OSError:
+        return 0, 0
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _free(path: Path) -> int | None:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
+
+
+def _files(container: ContainerRef) -> int:
+    total = 0
+    try:
+        folders = [rootfs.overlay_at(container.rootfs).upper]
+    except Unfit:
+        folders = []
+    try:
+        folders.append(Path(shm.source_of(container.spec)))
+    except Unfit:
+        pass
+    for folder in folders:
+        for place, _, names in os.walk(folder):
+            for name in names:
+                try:
+                    total += os.lstat(os.path.join(place, name)).st_blocks * 512
+                except OSError:
+                    continue
+    return total
