@@ -22,6 +22,11 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # file_entry
 _FILE_TYPE, _FILE_ISK = 1, 4
 _TYPE_INETSK = 4
+_FILE_TFD = 12
+_TYPE_TIMERFD = 17
+# timerfd_entry
+_VALUE, _INTERVAL = (7, 8), (9, 10)
+"""Seconds and nanoseconds, until the next expiry and between expiries."""
 # inet_sk_entry
 _PROTO, _SOCK_TYPE, _STATE, _SRC_PORT, _DST_PORT = 5, 4, 6, 7, 8
 _FAMILY, _SRC_ADDR, _DST_ADDR, _NS, _SHUTDOWN = 3, 11, 12, 18, 19
@@ -75,6 +80,8 @@ def files(
 ) -> tuple[bytes, Sockets]:
     """Move the sockets of ``files.img`` from the old pod's addresses to the new pod's.
 
+    Timers that CRIU would leave dead are set going again (:func:`_rearm`).
+
     With ``tcp`` ``close``, a TCP connection is kept only when both its ends are in the image:
     the others would speak for an address that is no longer ours, or to another container that
     does not know them. A closed one becomes a socket that was never connected: CRIU neither
@@ -86,6 +93,8 @@ def files(
     image = images.decode(data, name)
     if image.magic != images.FILES:
         raise Broken(f"{name} is not the list of open files: it holds {images.NAMES[image.magic]}")
+    for entry in image.entries:
+        _rearm(entry)
     moves = _moves(old, new)
     sockets = [(entry, *file) for entry in image.entries if (file := _inet_socket(entry, name))]
     ends = {end for _, _, socket in sockets if (end := _connected_end(socket, name))}
@@ -135,6 +144,26 @@ def _set_in_only_entry(
     change(message)
     image.entries[0].message = message.encode()
     return images.encode(image)
+
+
+def _rearm(entry: images.Entry) -> None:
+    """Let a periodic timerfd go on that had expired and was not read yet.
+
+    The kernel arms such a timer again only when it is read, and shows no time left for it. CRIU
+    sets just that time, and none means a timer that is off (criu/timerfd.c). One interval from
+    now is when the next expiry is due at the latest.
+    """
+    file = Message.parse(entry.message)
+    if file.uint(_FILE_TYPE) != _TYPE_TIMERFD or _FILE_TFD not in file:
+        return
+    timer = file.message(_FILE_TFD)
+    interval = [timer.uint(field) for field in _INTERVAL]
+    if any(timer.uint(field) for field in _VALUE) or not any(interval):
+        return
+    for field, value in zip(_VALUE, interval, strict=True):
+        timer.set_uint(field, value)
+    file.set_message(_FILE_TFD, timer)
+    entry.message = file.encode()
 
 
 def _moves(old: Iterable[str], new: Iterable[str]) -> Mapping[Address, Address | None]:

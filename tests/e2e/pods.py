@@ -303,7 +303,10 @@ class Pods:
         if running.sandbox:
             self.cri.ask("StopPodSandbox", pod_sandbox_id=running.sandbox)
             self.cri.ask("RemovePodSandbox", pod_sandbox_id=running.sandbox)
-        self.node.exec(["rm", "-rf", running.home, running.log_directory])
+        # As kubelet does: the pod's own cgroup, when the runtime has removed what was in it.
+        script = 'rm -rf "$1" "$2"; rmdir /sys/fs/cgroup/*"$3" /sys/fs/cgroup"$3" 2>/dev/null; :'
+        cgroup = running.sandbox_config()["linux"]["cgroup_parent"]
+        self.node.exec(["sh", "-c", script, "sh", running.home, running.log_directory, cgroup])
         if running in self.running:
             self.running.remove(running)
 

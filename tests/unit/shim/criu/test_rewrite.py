@@ -337,3 +337,38 @@ def test_the_wrong_image_in_a_place_is_broken() -> None:
         rewrite.inventory(single(images.INVENTORY, Message(), count=2))
     with pytest.raises(Broken, match="it holds utsns"):
         rewrite.files(single(images.UTSNS, Message()), old=[], new=[])
+
+
+def timer(value: tuple[int, int], interval: tuple[int, int]) -> Message:
+    entry = Message()
+    for field, number in enumerate((7, 2, 0, 1, 1, 0, *value, *interval), start=1):
+        if field != 3:
+            entry.set_uint(field, number)
+    file = Message()
+    file.set_uint(1, 17)  # TIMERFD
+    file.set_uint(2, 7)
+    file.set_message(12, entry)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "wanted"),
+    [
+        ((0, 0), (0, 50_000_000), (0, 50_000_000)),
+        ((0, 0), (3, 7), (3, 7)),
+        ((0, 1), (3, 7), (0, 1)),
+        ((2, 0), (0, 0), (2, 0)),
+        ((0, 0), (0, 0), (0, 0)),
+    ],
+)
+def test_only_a_periodic_timer_that_has_expired_is_set_going_again(
+    value: tuple[int, int], interval: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    header = struct.pack("<II", images.COMMON_MAGIC, images.FILES)
+    entries = [Entry(timer(value, interval).encode())]
+    before = images.encode(Image(header, images.FILES, entries))
+    after, _ = rewrite.files(before, old=[OLD], new=[NEW])
+    entry = Message.parse(images.decode(after, "files.img").entries[0].message).message(12)
+    assert (entry.uint(7), entry.uint(8)) == wanted
+    assert (entry.uint(9), entry.uint(10), entry.uint(5)) == (*interval, 1)
+    assert (after == before) == (value == wanted)
