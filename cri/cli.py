@@ -8,6 +8,7 @@ command that runs is imported: ``podthaw --version`` loads no gRPC and no YAML.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -61,7 +62,8 @@ class Parser(argparse.ArgumentParser):
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        parser.exit(0, f"podthaw {VERSION}\n")
+        sys.stdout.write(f"podthaw {VERSION}\n")
+        parser.exit(0)
 
 
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -96,6 +98,10 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
         else:
             commands.add_parser(name, aliases=list(command.aliases), help=command.help)
     return parser
+
+
+def _words() -> list[str]:
+    return [word for name, command in COMMANDS.items() for word in (name, *command.aliases)]
 
 
 def chosen_command(arguments: list[str]) -> str | None:
@@ -145,7 +151,12 @@ def run(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    parser = build_parser(chosen_command(arguments))
+    chosen = chosen_command(arguments)
+    parser = build_parser(chosen)
+    if chosen is not None and chosen not in _words():
+        near = difflib.get_close_matches(chosen, _words(), 1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        parser.error(f"there is no command {chosen!r}{hint}")
     args = parser.parse_args(arguments)
     if args.command is None:
         parser.print_help(sys.stderr)

@@ -86,7 +86,7 @@ def document(value: Any, form: str) -> str:  # noqa: ANN401 - whatever JSON can 
     """A value as ``json`` or ``yaml`` text."""
     if form == "json":
         return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    import yaml  # noqa: PLC0415 - takes longer to load than most commands run
+    import yaml  # noqa: PLC0415 - takes longer to load than most commands take to run
 
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000)
 

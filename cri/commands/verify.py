@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 
 from cri import output
 from cri.commands.common import Subparsers, add_reference, find, new_command, open_store
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     store = open_store(args)
     digest = find(store, args.reference, args).digest
     manifest = store.manifest(digest)
-    progress = _Progress(manifest.size)
+    progress = Progress(manifest.size, sys.stderr.write if sys.stderr.isatty() else None)
     problems = artifacts.verify(store.folder(digest), manifest, progress.read)
     progress.end()
     artifacts.require(problems, digest)
@@ -40,20 +41,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Progress:
-    """A line on a terminal that says how far it is; nothing elsewhere."""
+class Progress:
+    """Says how far it is, each GiB; ``write`` None says nothing, as where nobody watches."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, write: Callable[[str], object] | None) -> None:
         self._total = total
         self._done = 0
-        self._shown = sys.stderr.isatty()
+        self._write = write
 
     def read(self, count: int) -> None:
+        """So many more bytes were read."""
         before, self._done = self._done, self._done + count
-        if self._shown and before // _STEP != self._done // _STEP:
-            sys.stderr.write(f"\r{human_size(self._done)} of {human_size(self._total)} ")
-            sys.stderr.flush()
+        if self._write and before // _STEP != self._done // _STEP:
+            self._write(f"\r{human_size(self._done)} of {human_size(self._total)}")
 
     def end(self) -> None:
-        if self._shown and self._done >= _STEP:
-            sys.stderr.write("\n")
+        """All was read."""
+        if self._write and self._done >= _STEP:
+            self._write("\n")

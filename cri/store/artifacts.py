@@ -123,9 +123,11 @@ def verify(
 
 
 def require(problems: list[str], digest: str) -> None:
-    """Broken with the first of the problems, and all of them as its detail, if there are any."""
+    """Broken with the first of the problems, if there is one; the detail has all of several."""
+    if len(problems) == 1:
+        raise Broken(f"the snapshot {digest} is damaged: {problems[0]}")
     if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise Broken(
-            f"the snapshot {digest} is damaged: {problems[0]}{more}", detail="\n".join(problems)
+            f"the snapshot {digest} is damaged: {problems[0]} (and {len(problems) - 1} more)",
+            detail="\n".join(problems),
         )

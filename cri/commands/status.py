@@ -1,0 +1,118 @@
+"""``podthaw status``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+
+from cri import output
+from cri.commands.common import Subparsers, add_namespace, new_command, settings
+from cri.records import Record, Records
+from cri.store.refs import check_namespace, shown
+from cri.units import human_duration
+from shim.errors import Refused, Unfit
+
+HEADS = ("namespace", "pod", "container", "try", "snapshot", "age", "outcome", "phases", "reason")
+
+
+def add(subparsers: Subparsers) -> None:
+    """Declare the command."""
+    parser = new_command(
+        subparsers,
+        "status",
+        "Tell what became of the containers on this node whose pods opted in.\n\n"
+        "TRY is the restart count. OUTCOME is restored, cold (started the ordinary way), failed,\n"
+        "or pending while a restore is under way; PHASES are seconds; REASON says why a\n"
+        "container was not restored. A pod is forgotten when its sandbox is removed.",
+        "podthaw status\npodthaw status shop/web-0 -o yaml",
+    )
+    parser.add_argument(
+        "pod", metavar="[NAMESPACE/]POD", nargs="?", help="only this pod (default: all pods)"
+    )
+    add_namespace(parser, "only pods in this namespace")
+    output.add_output_options(parser, quiet="print only NAMESPACE/POD/CONTAINER and the outcome")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it."""
+    namespace, pod = _wanted(args)
+    records = [
+        record
+        for record in Records(settings(args).run).all()
+        if namespace in (None, record.decision.namespace) and pod in (None, record.decision.pod)
+    ]
+    if pod is not None and not records:
+        whole = f"{namespace}/{pod}" if namespace else pod
+        raise Unfit(
+            f"nothing is known of the pod {whole} on this node: "
+            "it did not opt in, its containers were not created yet, or it is gone"
+        )
+    if args.output != "table":
+        sys.stdout.write(output.document([_record(one) for one in records], args.output))
+    elif not records:
+        where = f" in the namespace {namespace}" if namespace else ""
+        output.note(f"no container opted in{where}")
+    elif args.quiet:
+        for one in records:
+            who = one.decision
+            output.say(f"{who.namespace}/{who.pod}/{who.container} {one.outcome}")
+    else:
+        now = time.time()
+        rows = [_row(one, now, full=args.no_trunc) for one in records]
+        sys.stdout.write(output.table(HEADS, rows))
+    return 0
+
+
+def _wanted(args: argparse.Namespace) -> tuple[str | None, str | None]:
+    namespace: str | None = args.namespace
+    pod: str | None = args.pod
+    if pod is not None and "/" in pod:
+        before, _, pod = pod.partition("/")
+        if namespace not in (None, before):
+            raise Refused(f"{shown(args.pod)} is not in the namespace {namespace}")
+        namespace = before
+    if namespace is not None:
+        check_namespace(namespace)
+    return namespace, pod
+
+
+def _row(record: Record, now: float, *, full: bool) -> list[str]:
+    decision = record.decision
+    phases = record.result.phases if record.result else {}
+    return [
+        decision.namespace,
+        decision.pod,
+        decision.container,
+        str(decision.attempt),
+        output.short_text(decision.snapshot, full=full),
+        human_duration(now - decision.time),
+        record.outcome,
+        " ".join(f"{name}={seconds:.2f}" for name, seconds in phases.items()),
+        output.short_text(record.reason, full=full),
+    ]
+
+
+def _record(record: Record) -> dict[str, object]:
+    decision = record.decision
+    return {
+        "namespace": decision.namespace,
+        "pod": decision.pod,
+        "pod_uid": decision.pod_uid,
+        "container": decision.container,
+        "container_id": record.container_id or None,
+        "attempt": decision.attempt,
+        "snapshot": decision.snapshot,
+        "digest": decision.digest or None,
+        "time": output.rfc3339(decision.time),
+        "outcome": record.outcome,
+        "kind": (record.result.kind if record.result else decision.kind) or None,
+        "reason": record.reason or None,
+        "warnings": list(decision.warnings),
+        "decided_in": decision.seconds,
+        "phases": dict(record.result.phases) if record.result else {},
+        "log_tail": list(record.result.log_tail) if record.result else [],
+        "exit": asdict(record.exit) if record.exit else None,
+    }
