@@ -18,12 +18,11 @@ from examples.demo.starts import PROBER, REQUEST, NoAnswer, Start, start
 from tests.node import cache, engine, kubernetes
 from tests.node.debian import Unavailable
 from tests.node.execute import CommandFailed
-from tests.node.node import PREFIX, PROXY_SOCKET, Node
+from tests.node.node import PROXY_SOCKET, Node
 
 OUTPUT = Path(__file__).parents[2] / "build/demo.json"
 SNAPSHOT = "embeddings"
 WANTED_RATIO = 8.0
-PODTHAW = f"{PREFIX}/bin/podthaw"
 
 
 def set_up(node: Node) -> None:
@@ -53,7 +52,7 @@ def start_cold(node: Node) -> Start:
 
 def capture(node: Node, pod: str) -> dict[str, Any]:
     """Capture the running pod; it runs on."""
-    command = [PODTHAW, "capture", f"{pods.NAMESPACE}/{pod}", "--name", SNAPSHOT]
+    command = [checks.PODTHAW, "capture", f"{pods.NAMESPACE}/{pod}", "--name", SNAPSHOT]
     with cache.step(" ".join(["podthaw", *command[1:]])):
         began = time.monotonic()
         node.exec(command, timeout=300)
@@ -69,11 +68,13 @@ def restore(node: Node, names: list[str], cold: Start, addresses: set[str]) -> l
         result = []
         for one in starts:
             equal = one.embeddings == cold.embeddings
-            findings = checks.restored(node, one, addresses)
+            told = checks.record(node, one.pod)
+            findings = checks.restored(node, one, told, addresses)
             if not equal:
                 findings.append("its embeddings differ from the cold pod's")
             addresses.add(one.address)
-            result.append(Restored(one, equal, tuple(findings)))
+            phases = {"decide": told["decided_in"]} | told["phases"]
+            result.append(Restored(one, equal, phases, tuple(findings)))
     return result
 
 
@@ -119,7 +120,7 @@ def run() -> Outcome:
 
 def explain(node: Node) -> None:
     """What Podthaw itself says about what went wrong."""
-    print("\n" + node.exec([PODTHAW, "status"], check=False).stdout.strip(), file=sys.stderr)
+    print("\n" + node.exec([checks.PODTHAW, "status"], check=False).stdout.strip(), file=sys.stderr)
     print("\n".join(node.logs("proxy").splitlines()[-20:]), file=sys.stderr)
 
 

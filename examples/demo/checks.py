@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import urllib.error
+from collections.abc import Mapping
+from typing import Any
 
 from examples.demo import pods
 from examples.demo.starts import Start
-from tests.node.node import Node
+from tests.node.node import PREFIX, Node
+
+PODTHAW = f"{PREFIX}/bin/podthaw"
 
 TEXTS = (
     "That is a happy person",
@@ -34,10 +39,22 @@ def meaning(embeddings: list[list[float]]) -> str:
     return ""
 
 
-def restored(node: Node, start: Start, others: set[str]) -> list[str]:
-    """What is not as it must be of a restored pod; ``others``: addresses of the other pods."""
+def record(node: Node, pod: str) -> Mapping[str, Any]:
+    """What ``podthaw status`` knows of the pod's container."""
+    command = [PODTHAW, "status", f"{pods.NAMESPACE}/{pod}", "--output", "json"]
+    (only,) = json.loads(node.exec(command).stdout)
+    return dict(only)
+
+
+def restored(node: Node, start: Start, told: Mapping[str, Any], others: set[str]) -> list[str]:
+    """What is not as it must be of a restored pod.
+
+    ``told`` is its :func:`record`, ``others`` are the addresses of the other pods.
+    """
     findings = []
     pod = start.pod
+    if told["outcome"] != "restored":
+        findings.append(f"podthaw status says {told['outcome']}: {told['reason']}")
     try:
         node.wait(f"readiness of {pod}", lambda: pods.ready(node, pod), timeout=20)
         hostname = pods.run(node, pod, "cat /proc/sys/kernel/hostname")

@@ -19,6 +19,8 @@ class Restored:
     start: Start
     equal: bool
     """Its embeddings are those of the cold pod, bit for bit."""
+    phases: Mapping[str, float]
+    """Name of a phase of Podthaw's own work → seconds, by ``podthaw status``."""
     findings: tuple[str, ...] = ()
     """What is not as it must be; empty when all is well."""
 
@@ -107,6 +109,7 @@ def _restore(one: Restored) -> dict[str, Any]:
         "first_answer_s": _round(one.start.first_answer_s),
         "from_manifest_s": _round(one.start.from_manifest_s),
         "equal": one.equal,
+        "phases": {name: _round(seconds) for name, seconds in one.phases.items()},
         "findings": list(one.findings),
     }
 

@@ -26,10 +26,10 @@ def outcome() -> Outcome:
     return Outcome(
         cold=a_start("cold-n1", 9.0, address="10.88.0.2"),
         one_by_one=[
-            Restored(a_start("first-n1", 0.5), equal=True),
-            Restored(a_start("second-n1", 0.75), equal=False, findings=("it is odd",)),
+            Restored(a_start("first-n1", 0.5), equal=True, phases={"criu": 0.3}),
+            Restored(a_start("second-n1", 0.75), equal=False, phases={}, findings=("it is odd",)),
         ],
-        together=[Restored(a_start("third-n1", 2.25), equal=True)],
+        together=[Restored(a_start("third-n1", 2.25), equal=True, phases={"criu": 0.3})],
         capture={"seconds": 1.5, "bytes": 12},
         machine={"cpus": 2},
     )
@@ -54,6 +54,7 @@ def test_json_has_what_was_measured(outcome: Outcome) -> None:
     assert [one["first_answer_s"] for one in written["restores"]] == [0.5, 0.75]
     assert [one["equal"] for one in written["restores"]] == [True, False]
     assert written["restores"][1]["findings"] == ["it is odd"]
+    assert written["restores"][0]["phases"] == {"criu": 0.3}
     assert [one["pod"] for one in written["restores_together"]] == ["third-n1"]
     assert written["capture"] == {"seconds": 1.5, "bytes": 12}
 
