@@ -135,7 +135,7 @@ def _images(
             raise Broken(f"the snapshot has an image in a folder, {name}, where CRIU reads none")
         change = _change(name, target, files)
         if change is None:
-            (place / name).symlink_to(source / name)
+            _link(source / name, place / name)
         else:
             _rewrite(source / name, place / name, change)
     return told
@@ -161,10 +161,19 @@ def _rewrite(source: Path, place: Path, change: Callable[[bytes], bytes]) -> Non
         data = file.read()
     new = change(data)
     if new == data:
-        place.symlink_to(source)
+        _link(source, place)
     else:
         place.write_bytes(new)
         place.chmod(0o600)
+
+
+def _link(source: Path, place: Path) -> None:
+    """Link to an image by a relative path.
+
+    CRIU opens images after its first process has made the container's root its own, where an
+    absolute path would be looked up; a relative one starts at the folder, which is the host's.
+    """
+    place.symlink_to(os.path.relpath(source.resolve(), place.parent.resolve()))
 
 
 def _artifact(folder: Path, manifest: Manifest, name: str) -> str | None:

@@ -36,6 +36,8 @@ class Journal:
     """Process that does the restore; it undoes everything itself on SIGTERM."""
     done: bool = False
     """The container runs, restored."""
+    work: str = ""
+    """Working folder of CRIU: its log, and mounts of its own while it runs."""
     restoring: bool = False
     """The runtime below was started: processes, mounts, groups and its state may exist."""
     rootfs: dict[str, Any] | None = None

@@ -96,6 +96,8 @@ def reset(layer: Layer, *, mount: bool = True) -> None:
     mounts.unmount_all_below(layer.target)
     while mounts.at(layer.target) is not None:
         mounts.unmount(layer.target, detach=True)
+    if not mount and not os.path.isdir(layer.upper):
+        return  # the container was removed, and its layer with it
     _empty(layer.upper)
     _empty(layer.work)
     os.chown(layer.upper, layer.owner, layer.group)

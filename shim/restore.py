@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -57,6 +58,7 @@ def create(command: Command, arguments: list[str], run: str) -> int:
             return _fail(command, str(error))
         phases = {**result.phases, "total": time.monotonic() - started}
         _answer(order, replace(result, phases=phases), run)
+        discard_output()
         runtime.execute(below, arguments)
     _answer(order, result, run)
     if result.outcome == "restored":
@@ -112,6 +114,29 @@ def recover(run: str = str(plan.DEFAULT_RUN)) -> list[str]:
         finally:
             os.close(held)
     return lines
+
+
+def discard_output() -> None:
+    """Empty the pipes that will be the container's output.
+
+    runc reports a failed restore on them, and processes may have written before they were killed.
+    Nobody reads them before the container is created, so all that is in them is ours.
+    """
+    for number in (1, 2):
+        try:
+            if not stat.S_ISFIFO(os.fstat(number).st_mode):
+                continue
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            reader = os.open(f"/proc/self/fd/{number}", flags)
+        except OSError:
+            continue
+        try:
+            while os.read(reader, 1 << 16):
+                pass
+        except OSError:
+            pass  # empty
+        finally:
+            os.close(reader)
 
 
 def _undo_orphan(run: str, record: journal.Journal, *, wait: float) -> None:

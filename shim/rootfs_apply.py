@@ -6,9 +6,9 @@ It is applied through the mounted root filesystem, so the filesystem itself make
 opaque directories and copies in its own format, and nothing has to be mounted again.
 
 The archive may come from another node and is not trusted: see :mod:`shim.treewalk` for the names;
-devices are refused, and so are attributes that mean something to the overlay or the kernel's
-security modules. Deletions come first, as the OCI layer format has it: they concern the layers
-below and never what the archive itself brings.
+device nodes are refused unless the container may make them itself, and so are attributes that
+mean something to the overlay. Deletions come first, as the OCI layer format has it: they concern
+the layers below and never what the archive itself brings.
 """
 
 from __future__ import annotations
@@ -33,10 +33,14 @@ _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def apply(archive: str, target: str, tick: Callable[[], None] = lambda: None) -> None:
+def apply(
+    archive: str, target: str, tick: Callable[[], None] = lambda: None, *, devices: bool = False
+) -> None:
     """Change the tree at ``target`` as ``archive`` says.
 
-    ``tick`` is called now and then; what it raises ends the work. Raises Broken (the archive is
+    ``devices`` allows device nodes: right for a container with CAP_MKNOD, whose use of them the
+    request's device rules limit as they limit nodes that it makes itself. ``tick`` is called
+    now and then; what it raises ends the work. Raises Broken (the archive is
     damaged or hostile) and Unfit (no room here, or the filesystem refuses); the tree is then
     half changed and must be given back with :func:`shim.overlay.reset`.
     """
@@ -44,7 +48,7 @@ def apply(archive: str, target: str, tick: Callable[[], None] = lambda: None) ->
         with tarfile.open(archive, "r:", errorlevel=2) as tar, Tree(target) as tree:
             members = list(tar)
             _delete(tree, members)
-            _create(tar, tree, members, tick)
+            _create(tar, tree, members, tick, devices=devices)
     except PodthawError:
         raise
     except tarfile.TarError as error:
@@ -87,6 +91,8 @@ def _create(
     tree: Tree,
     members: list[tarfile.TarInfo],
     tick: Callable[[], None],
+    *,
+    devices: bool,
 ) -> None:
     folders: list[tuple[Parts, tarfile.TarInfo]] = []
     for member in members:
@@ -99,6 +105,13 @@ def _create(
             folders.append((parts, member))
         elif not parts:
             raise Broken("the snapshot's writable layer has a top that is no directory")
+        elif member.isdev() and not member.isfifo():
+            if not devices:
+                raise Broken(
+                    f"the snapshot has the device {member.name[:200]!r}, and this container "
+                    "may not make devices (CAP_MKNOD)"
+                )
+            _device(tree, parts, member)
         else:
             _entry(tar, tree, parts, member, tick)
     # Last and from the bottom up: making entries changes the time of the directory around them.
@@ -129,10 +142,21 @@ def _entry(
     if not (member.isreg() or member.issym() or member.isfifo()):
         raise Broken(
             f"the snapshot has {member.name[:200]!r} of tar type {member.type!r}: only files, "
-            "directories, links and fifos are allowed"
+            "directories, links, fifos and devices are allowed"
         )
     tree.remove(parts)
     folder, name = tree.directory(parts[:-1]), parts[-1]
+    make(tar, folder, name, member, tick)
+
+
+def make(
+    tar: tarfile.TarFile,
+    folder: int,
+    name: str,
+    member: tarfile.TarInfo,
+    tick: Callable[[], None],
+) -> None:
+    """Make a file, symbolic link or fifo, whose name must be free, in an open directory."""
     if member.issym():
         os.symlink(member.linkname, name, dir_fd=folder)
         os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
@@ -149,6 +173,19 @@ def _entry(
         dress(fd, member)
     finally:
         os.close(fd)
+
+
+def _device(tree: Tree, parts: Parts, member: tarfile.TarInfo) -> None:
+    kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK
+    number = os.makedev(member.devmajor, member.devminor)
+    if kind == stat.S_IFCHR and number == 0:  # overlay's own mark of a deletion
+        raise Broken(f"the snapshot has the device {member.name[:200]!r} with the number 0:0")
+    tree.remove(parts)
+    folder, name = tree.directory(parts[:-1]), parts[-1]
+    os.mknod(name, kind | 0o600, number, dir_fd=folder)
+    os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
+    os.chmod(name, member.mode & 0o7777, dir_fd=folder)
+    os.utime(name, ns=_times(member), dir_fd=folder, follow_symlinks=False)
 
 
 def _hard_link(tree: Tree, parts: Parts, member: tarfile.TarInfo) -> None:
@@ -220,6 +257,8 @@ def dress(fd: int, member: tarfile.TarInfo) -> None:
     for key, value in member.pax_headers.items():
         if key.startswith(_XATTR):
             name = key.removeprefix(_XATTR)
+            if name.startswith("security.") and name != "security.capability":
+                continue  # labels and measurements are this host's to give
             if name.startswith(_XATTRS_REFUSED) or not name.startswith(_XATTRS_KEPT):
                 raise Broken(
                     f"the snapshot's file {member.name[:200]!r} has the attribute {name[:200]!r}, "

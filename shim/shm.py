@@ -23,10 +23,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shim.errors import Broken, PodthawError, Unfit
-from shim.rootfs_apply import dress, fill
+from shim.rootfs_apply import dress, make
 from shim.treewalk import Parts, Tree, split
 
-_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _COMPARE = 1 << 20
 _PLACE = "/dev/shm"  # noqa: S108 - where the container sees it
@@ -148,6 +147,7 @@ def _prepare(
     """Write every file into the staging folder under a number: (name, inode, number)."""
     files: list[tuple[str, int, int]] = []
     folders: list[tuple[Parts, tarfile.TarInfo]] = []
+    numbers: dict[str, int] = {}
     for number, member in enumerate(tar):
         tick()
         parts = split(member.name)
@@ -155,19 +155,25 @@ def _prepare(
             if parts:
                 folders.append((parts, member))
             continue
-        if not member.isreg() or not parts or parts[0] == shared.staging:
+        folder = tree.directory((shared.staging,))
+        if not parts or parts[0] == shared.staging or not _is_allowed(member):
             raise Broken(
                 f"the snapshot's /dev/shm has {member.name[:200]!r} of tar type {member.type!r}: "
-                "only files and directories are allowed"
+                "only files, directories, links and fifos are allowed"
             )
-        folder = tree.directory((shared.staging,))
-        fd = os.open(str(number), _NEW_FILE, 0o600, dir_fd=folder)
-        try:
-            fill(tar, fd, member, tick)
-            dress(fd, member)
-            files.append(("/".join(parts), os.fstat(fd).st_ino, number))
-        finally:
-            os.close(fd)
+        name = "/".join(parts)
+        if member.islnk():
+            first = numbers.get("/".join(split(member.linkname)))
+            if first is None:
+                raise Broken(f"the snapshot's /dev/shm has a hard link to {member.linkname!r}")
+            os.link(
+                str(first), str(number), src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False
+            )
+        else:
+            make(tar, folder, str(number), member, tick)
+        numbers[name] = number
+        inode = os.stat(str(number), dir_fd=folder, follow_symlinks=False).st_ino
+        files.append((name, inode, number))
     return files, folders
 
 
@@ -186,8 +192,6 @@ def _publish(tree: Tree, shared: Shared, name: str, number: int, before: Mapping
     status = tree.status(parts)
     with tree.held((shared.staging,)) as staging:
         if status is not None:
-            if not stat.S_ISREG(status.st_mode):
-                raise Unfit(f"{_PLACE}/{name} is there already and is no regular file")
             if before.get(name) != status.st_ino:
                 folder = tree.directory(parts[:-1])
                 if not _equal(staging, str(number), folder, parts[-1]):
@@ -211,7 +215,18 @@ def _publish(tree: Tree, shared: Shared, name: str, number: int, before: Mapping
 
 
 def _equal(left_folder: int, left: str, right_folder: int, right: str) -> bool:
-    """Whether two regular files have the same content."""
+    """Whether two entries are the same: links with one target, files with one content."""
+    kinds = [
+        stat.S_IFMT(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+        for name, folder in ((left, left_folder), (right, right_folder))
+    ]
+    if kinds[0] != kinds[1]:
+        return False
+    if kinds[0] == stat.S_IFLNK:
+        target = os.readlink(left, dir_fd=left_folder)
+        return target == os.readlink(right, dir_fd=right_folder)
+    if kinds[0] != stat.S_IFREG:
+        return False
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with (
         os.fdopen(os.open(left, flags, dir_fd=left_folder), "rb") as one,
@@ -223,3 +238,7 @@ def _equal(left_folder: int, left: str, right_folder: int, right: str) -> bool:
             if chunk != two.read(_COMPARE):
                 return False
     return True
+
+
+def _is_allowed(member: tarfile.TarInfo) -> bool:
+    return member.isreg() or member.issym() or member.islnk() or member.isfifo()

@@ -9,6 +9,7 @@ it is killed in the middle, and its own ``delete --force`` would delete through 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,10 @@ from shim.errors import Unfit
 from shim.journal import Journal
 
 _DELETE_TIMEOUT = 30.0
+_YARD = ".criu.cgyard."
+_MOUNT_ROOT = ".criu.mntns."
+_MOUNT_ROOT_NAME = re.compile(r"/tmp/\.criu\.mntns\.\w{6}")  # noqa: S108 - CRIU's choice
+"""CRIU: criu/cgroup.c and criu/mount.c."""
 
 
 def undo(journal: Journal, *, start_follows: bool) -> None:
@@ -57,6 +62,7 @@ def _forget_container(journal: Journal) -> None:
     state = os.path.join(os.path.realpath(journal.root), journal.container)
     mounts.unmount_all_below(state)
     mounts.unmount_all_below(_rootfs(journal))
+    _clean_after_criu(journal.work)
     if os.path.isdir(state):
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -78,6 +84,38 @@ def _forget_container(journal: Journal) -> None:
     if journal.pid_file:
         _unlink(journal.pid_file)
     journal.restoring = False
+
+
+def _clean_after_criu(work: str) -> None:
+    """Take off the mounts that a killed CRIU leaves, and remove their mount points.
+
+    In its working folder these are the host's cgroup hierarchies (``.criu.cgyard.XXXXXX``), which
+    a later removal of the folder must not walk into; in /tmp it is the empty folder in which it
+    puts the container's mounts together, inside a mount namespace of its own.
+    """
+    if not work:
+        return
+    mounts.unmount_all_below(work)
+    with os.scandir(work) as entries:
+        yards = [entry.path for entry in entries if entry.name.startswith(_YARD)]
+    for path in [*yards, *_mount_roots(os.path.join(work, "restore.log"))]:
+        try:
+            os.rmdir(path)
+        except OSError:
+            continue  # CRIU has removed it, or it is not empty and so not what is meant
+
+
+def _mount_roots(log: str) -> set[str]:
+    """Folders in /tmp that CRIU's log names as the place of the container's mounts."""
+    found = set()
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if _MOUNT_ROOT in line:
+                    found.update(_MOUNT_ROOT_NAME.findall(line))
+    except OSError:
+        return set()
+    return found
 
 
 def _give_back_config(journal: Journal) -> None:

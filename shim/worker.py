@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -83,7 +83,7 @@ def follow(
     with _phase(phases, "check"):
         _check(order, spec, record)
     with _phase(phases, "rootfs"):
-        _apply_rootfs(record, order, tick)
+        _apply_rootfs(record, order, spec, tick)
     with _phase(phases, "shm"):
         _extract_shm(record, order, spec, run, tick)
     with _phase(phases, "criu"):
@@ -147,13 +147,16 @@ def _check_mounts(manifest: snapshot.Manifest, found: list[snapshot.Mount]) -> N
             )
 
 
-def _apply_rootfs(record: Journal, order: plan.Plan, tick: Any) -> None:  # noqa: ANN401
+def _apply_rootfs(
+    record: Journal, order: plan.Plan, spec: dict[str, Any], tick: Callable[[], None]
+) -> None:
     if order.rootfs_diff is None:
         return
     layer = overlay.find(record.rootfs_path)
     record.rootfs = asdict(layer)
     record.save()
-    rootfs_apply.apply(order.rootfs_diff, layer.target, tick)
+    capabilities = oci.security_profile(spec)["capabilities"]["bounding"]
+    rootfs_apply.apply(order.rootfs_diff, layer.target, tick, devices="CAP_MKNOD" in capabilities)
 
 
 def _extract_shm(
@@ -161,7 +164,7 @@ def _extract_shm(
     order: plan.Plan,
     spec: dict[str, Any],
     run: str,
-    tick: Any,  # noqa: ANN401
+    tick: Callable[[], None],
 ) -> None:
     if order.shm is None:
         return
@@ -183,8 +186,9 @@ def _restore_processes(
     aside = folder / "config.json"
     with open(f"{record.bundle}/config.json", "rb") as file:
         aside.write_bytes(file.read())
-    record.config = str(aside)
-    record.restoring = True
+    work = folder / "work"
+    work.mkdir(mode=0o700)
+    record.config, record.work, record.restoring = str(aside), str(work), True
     record.save()
     configuration = folder / "criu.conf"
     annotations = {**spec.get("annotations", {}), CRIU_CONFIG: str(configuration)}
@@ -222,7 +226,7 @@ def _arguments(record: Journal, order: plan.Plan, folder: Path) -> list[str]:
         "--image-path",
         order.images,
         "--work-path",
-        str(folder),
+        record.work,
         "--tcp-established",
         "--file-locks",
         "--ext-unix-sk",
@@ -241,7 +245,7 @@ def _environment(order: plan.Plan) -> dict[str, str]:
 
 def _criu_failure(folder: Path, what: str) -> PodthawError:
     """The failure with its reason from CRIU's log, or else from runc's."""
-    lines = criu_log.tail(folder / "restore.log")
+    lines = criu_log.tail(folder / "work/restore.log")
     if not lines:
         lines = _runc_errors(folder / "runc.log")
         meaning = lines[-1] if lines else ""

@@ -16,6 +16,12 @@ TAIL_BYTES = 1 << 20
 _STAMP = re.compile(r"^\(\d+\.\d+\)\s*")
 _ERROR = re.compile(r"\bError \(")
 
+_NOISE = re.compile(
+    r"Can't setup RLIMIT_NOFILE for self|Unable to create tun|"
+    r"cgroupd: recv req error|pagemap-cache: Can't setup|Hugetlb size .* is supported but"
+)
+"""Errors that CRIU reports and goes on from."""
+
 _MEANINGS: Sequence[tuple[str, str]] = (
     (r"No space left on device|Disk quota exceeded", "the disk is full"),
     (r"File too large", "CRIU was stopped at its deadline"),
@@ -97,7 +103,7 @@ def failure_lines(lines: Sequence[str], *, before: int = 2, limit: int = 12) -> 
     """
     picked: list[int] = []
     for index, line in enumerate(lines):
-        if _ERROR.search(line):
+        if _is_error(line):
             picked.extend(range(max(0, index - before), index + 1))
     indices = sorted(set(picked)) or range(max(0, len(lines) - 5), len(lines))
     return [_STAMP.sub("", lines[index]).rstrip() for index in indices][-limit:]
@@ -115,9 +121,13 @@ def explain(lines: Iterable[str]) -> str:
     that is understood decides.
     """
     for line in lines:
-        if not _ERROR.search(line):
+        if not _is_error(line):
             continue
         for pattern, meaning in _MEANINGS:
             if re.search(pattern, line):
                 return meaning
     return ""
+
+
+def _is_error(line: str) -> bool:
+    return bool(_ERROR.search(line)) and not _NOISE.search(line)
