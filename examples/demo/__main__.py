@@ -129,9 +129,11 @@ def main() -> int:
     argparse.ArgumentParser(description=__doc__.partition(":")[2]).parse_args()
     try:
         outcome = run()
-    except (Unavailable, NoAnswer, CommandFailed, TimeoutError, RuntimeError) as error:
+    except (Unavailable, NoAnswer, CommandFailed, RuntimeError, OSError) as error:
         print(f"the demo did not come to its end: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps(report.as_json(outcome), indent=2) + "\n")
     print(f"\n{report.table(outcome)}\n\n{report.timeline(outcome)}\n")
