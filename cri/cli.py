@@ -47,6 +47,8 @@ COMMANDS: dict[str, Command] = {
     "unquarantine": Command(
         "cri.commands.unquarantine", "let this node try a snapshot again that broke on it"
     ),
+    "config": Command("cri.commands.config", "check and show the node's settings"),
+    "proxy": Command("cri.commands.proxy", "run the node daemon, between kubelet and containerd"),
 }
 """Every command, in the order of the help text."""
 
