@@ -15,9 +15,9 @@ def entrypoint_and_cmd(info: Mapping[str, str]) -> tuple[list[str], list[str]] |
     """
     try:
         config: Any = json.loads(info["info"])["imageSpec"]["config"]
-        entrypoint, cmd = config.get("Entrypoint") or [], config.get("Cmd") or []
+        entrypoint, cmd = [*(config.get("Entrypoint") or ())], [*(config.get("Cmd") or ())]
     except (KeyError, ValueError, TypeError, AttributeError):
         return None
     if not all(isinstance(word, str) for word in [*entrypoint, *cmd]):
         return None
-    return list(entrypoint), list(cmd)
+    return entrypoint, cmd
