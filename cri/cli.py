@@ -35,6 +35,7 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "capture": Command("cri.commands.capture", "take a snapshot of a running container"),
     "list": Command("cri.commands.list", "list snapshots"),
     "inspect": Command("cri.commands.inspect", "show all that is known of a snapshot"),
     "status": Command("cri.commands.status", "what became of the containers that opted in"),

@@ -61,6 +61,8 @@ class Order:
     before_end: Callable[[], None] | None = None
     """Called, with the container standing still, before it is killed (``leave_running`` False);
     when it raises, the container runs on."""
+    scratch: tuple[Path, ...] = ()
+    """What is removed besides the two folders when the dump fails or this process dies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,12 @@ def dump(container: ContainerRef, order: Order) -> DumpResult:
             log=str(order.work / command.LOG),
             scratch=[
                 str(path)
-                for path in (order.stage, order.work, _socket_path(container.id, order.run))
+                for path in (
+                    order.stage,
+                    order.work,
+                    *order.scratch,
+                    _socket_path(container.id, order.run),
+                )
             ],
         )
         files = Files(

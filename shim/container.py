@@ -7,6 +7,7 @@ runc's ``state.json`` tell everything that a capture needs, for any container, o
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ DEFAULT_STATE = Path("/run/containerd")
 DEFAULT_RUNTIME_ROOT = Path("/run/containerd/runc")
 """Where containerd's shim keeps runc's state, unless the runtime's ``Root`` option says otherwise
 (containerd: cmd/containerd-shim-runc-v2/process)."""
+
+TASKS = "io.containerd.runtime.v2.task"
+"""Folder of bundles below containerd's state."""
+
+CRI_NAMESPACE = "k8s.io"
+"""containerd's namespace for what the CRI made."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
@@ -57,27 +64,39 @@ class ContainerRef:
         return 2 if "" in self.cgroups and "freezer" not in self.cgroups else 1
 
 
-def find(
-    container_id: str,
-    *,
-    state: Path = DEFAULT_STATE,
-    namespace: str = "k8s.io",
-    runtime_root: Path | None = None,
-) -> ContainerRef:
-    """The running container with this id in a containerd namespace.
+def bundle_of(pid: int, container_id: str) -> Path | None:
+    """The bundle of a container by its first process, wherever containerd keeps its state.
 
-    Raises Refused for an id that is none, Unfit when the container does not run or was not
-    started by containerd's runc shim.
+    containerd's shim is the parent of every container of a pod and works in the folder of one of
+    them; their bundles lie side by side. None when the process has another kind of parent.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+        parent = text[text.rfind(")") + 2 :].split()[1]
+        bundle = Path(os.readlink(f"/proc/{parent}/cwd")).parent / container_id
+    except (OSError, IndexError):
+        return None
+    return bundle if (bundle / "config.json").is_file() else None
+
+
+def find(
+    container_id: str, *, bundle: Path | None = None, runtime_root: Path | None = None
+) -> ContainerRef:
+    """The running container with this id.
+
+    ``bundle`` is by default where containerd has it by default, in the CRI's namespace. Raises
+    Refused for an id that is none, Unfit when the container does not run or was not started by
+    containerd's runc shim.
     """
     if not _ID.fullmatch(container_id):
         raise Refused(f"{container_id[:80]!r} is not a container id")
-    bundle = state / "io.containerd.runtime.v2.task" / namespace / container_id
+    bundle = bundle or DEFAULT_STATE / TASKS / CRI_NAMESPACE / container_id
     if not bundle.is_dir():
         raise Unfit(f"the container {short(container_id)} is not running on this node")
     spec = oci.read(bundle)
     root = runtime_root or _runtime_root(bundle)
     pid = _init_pid(bundle, container_id)
-    runc = _runc_state(root / namespace / container_id / "state.json", container_id)
+    runc = _runc_state(root / bundle.parent.name / container_id / "state.json", container_id)
     recorded = runc.get("init_process_pid")
     if recorded != pid:
         raise Unfit(

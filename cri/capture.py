@@ -1,0 +1,187 @@
+"""A capture from end to end: look, dump, describe, publish; or write the standard tar."""
+
+from __future__ import annotations
+
+import errno
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cri import archive, manifesting
+from cri.store import Store
+from cri.store.refs import check_name
+from cri.target import Target
+from shim import capture, host, inspection, preflight, snapshot
+from shim.capture import DumpResult, Order
+from shim.dumprun import CaptureFailed
+from shim.errors import Refused, Unfit
+from shim.finding import Finding
+from shim.picture import Picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to capture."""
+
+    run: Path
+    criu: str = "criu"
+    stop: bool = False
+    """Kill the container once the snapshot is published."""
+    timeout: float = 60.0
+    """Seconds that the dump may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captured:
+    """A snapshot that was taken."""
+
+    digest: str
+    namespace: str
+    name: str
+    size: int
+    """Bytes of all files."""
+    frozen_seconds: float
+    seconds: float
+    """The whole capture, hashing and publication included."""
+    phases: dict[str, float] = field(default_factory=dict)
+    warnings: list[Finding] = field(default_factory=list)
+
+
+def look(target: Target, options: Options, destination: Path) -> tuple[Picture, list[Finding]]:
+    """Preflight: what the container is, and what stands in the way of a capture."""
+    seen = inspection.picture(target.container, criu=options.criu, store=destination)
+    return seen, preflight.check(seen)
+
+
+def require(target: Target, findings: list[Finding]) -> list[Finding]:
+    """Unfit with every failure of preflight, if there is any; else the warnings."""
+    failures = [finding for finding in findings if finding.severity == "fail"]
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise Unfit(
+            f"{target} cannot be captured: {failures[0]}{more}",
+            detail="\n".join(f"{finding.check}: {finding}" for finding in failures[1:]),
+        )
+    return findings
+
+
+def take(target: Target, name: str, store: Store, options: Options) -> Captured:
+    """Capture a container into the store under a name of its pod's namespace.
+
+    Raises PodthawError with a sentence; whatever fails, the container runs on and the store is as
+    before.
+    """
+    check_name(name)
+    begin = time.monotonic()
+    needs = host.facts(options.criu)
+    seen, findings = look(target, options, store.root)
+    warnings = require(target, findings)
+    published: list[tuple[str, snapshot.Manifest]] = []
+
+    def publish(stage: Path, frozen: float) -> None:
+        stdio = json.loads((stage / snapshot.IMAGES / capture.DESCRIPTORS).read_bytes())
+        artifacts = manifesting.hash_files(stage)
+        manifest = manifesting.build(target, seen, needs, artifacts, stdio, frozen)
+        digest = store.publish(stage, snapshot.encode(manifest))
+        store.set_name(target.namespace, name, digest)
+        published.append((digest, manifest))
+
+    with store.stage() as stage, _work(options.run) as work:
+        result = capture.dump(
+            target.container,
+            Order(
+                stage=stage,
+                work=work,
+                run=options.run,
+                criu=options.criu,
+                leave_running=not options.stop,
+                timeout=options.timeout,
+                before_end=lambda: publish(stage, 0.0),
+            ),
+        )
+        if not options.stop:
+            with _written():
+                publish(stage, result.frozen_seconds)
+    digest, manifest = published[0]
+    return Captured(
+        digest=digest,
+        namespace=target.namespace,
+        name=name,
+        size=manifest.size,
+        frozen_seconds=result.frozen_seconds,
+        seconds=time.monotonic() - begin,
+        phases=result.phases,
+        warnings=warnings,
+    )
+
+
+def export(target: Target, location: Path, options: Options) -> DumpResult:
+    """Capture a container into a checkpoint tar at ``location``, as kubelet and crictl ask for.
+
+    The tar appears there whole or not at all.
+    """
+    if not location.is_absolute() or location.name in ("", ".", ".."):
+        raise Refused(f"the location {str(location)!r} is not an absolute path of a file")
+    _, findings = look(target, options, location.parent)
+    require(target, findings)
+    with _beside(location) as folder, _work(options.run) as work:
+        stage = folder / "stage"
+        stage.mkdir(mode=0o700)
+        result = capture.dump(
+            target.container,
+            Order(
+                stage=stage,
+                work=work,
+                run=options.run,
+                criu=options.criu,
+                timeout=options.timeout,
+                scratch=(folder,),
+            ),
+        )
+        with _written():
+            archive.write(target, stage, work, location)
+    return result
+
+
+@contextmanager
+def _work(run: Path) -> Iterator[Path]:
+    """A folder for CRIU's log, on the run-time file system: it must hold the log of a full disk."""
+    folder = run / "captures" / f"work.{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise Unfit(f"the folder {folder.parent} cannot be used: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _beside(location: Path) -> Iterator[Path]:
+    folder = location.parent / f".podthaw.{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise Unfit(f"nothing can be written to {location.parent}: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full" if full else error.strerror or str(error)
+        raise CaptureFailed(
+            f"the snapshot could not be written, the container runs on: {why}"
+        ) from error
