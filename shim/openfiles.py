@@ -42,7 +42,7 @@ _FAMILY_NAMES = {
     socket.AF_VSOCK: "vsock",
     socket.AF_ALG: "kernel crypto (AF_ALG)",
     getattr(socket, "AF_XDP", 44): "XDP",
-    socket.AF_BLUETOOTH: "Bluetooth",
+    getattr(socket, "AF_BLUETOOTH", 31): "Bluetooth",  # a Python may be built without it
     socket.AF_CAN: "CAN",
     socket.AF_RDS: "RDS",
     socket.AF_TIPC: "TIPC",
