@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
+from typing import TypeVar
 
 from cri import output
 from cri.commands.common import Subparsers, new_command, open_store, settings
@@ -12,6 +13,8 @@ from cri.store import Policy, Removal
 from cri.units import human_size, parse_duration, parse_size
 from shim.errors import PodthawError
 from shim.plan import plans_dir
+
+_Number = TypeVar("_Number", int, float)
 
 HEADS = ("digest", "names", "size", "removed", "reason")
 
@@ -107,16 +110,18 @@ def _record(removal: Removal) -> dict[str, object]:
 
 
 def _policy(args: argparse.Namespace) -> Policy:
-    configured = settings(args)
-    limits = {}
-    for key, ours in (
-        ("max_count", configured.gc_max_count),
-        ("max_age", configured.gc_max_age),
-        ("max_size", configured.gc_max_size),
-    ):
-        given = getattr(args, key)
-        limits[key] = ours if given is None else None if given == _NONE else given
-    return Policy(**limits)
+    ours = settings(args)
+    return Policy(
+        max_count=_limit(args.max_count, ours.gc_max_count),
+        max_age=_limit(args.max_age, ours.gc_max_age),
+        max_size=_limit(args.max_size, ours.gc_max_size),
+    )
+
+
+def _limit(given: _Number | None, configured: _Number | None) -> _Number | None:
+    if given is None:
+        return configured
+    return None if given == _NONE else given
 
 
 _NONE = -1

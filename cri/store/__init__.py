@@ -3,6 +3,7 @@
 Map
     ``store``        :class:`Store`, all operations
     ``refs``         namespaces, names, digests, references: what may be written, pure
+    ``lookup``       from what is written to a snapshot
     ``files``        reading and writing below the root, atomic and never through a link
     ``publication``  a new snapshot: staged, checked, synced, renamed into place
     ``names``        names that point to digests
@@ -16,7 +17,8 @@ Map
 
 from cri.store.entry import Snapshot
 from cri.store.gc import Policy, Removal
+from cri.store.lookup import Found
 from cri.store.removal import Force
-from cri.store.store import Collected, Found, Store
+from cri.store.store import Collected, Store
 
 __all__ = ["Collected", "Force", "Found", "Policy", "Removal", "Snapshot", "Store"]

@@ -58,6 +58,11 @@ class Area:
         except OSError:
             return True  # there, and ill
 
+    def require(self) -> None:
+        """Unfit or Refused unless there is a store that can be opened."""
+        with self.sentences("be opened"), self.folder():
+            pass
+
     @contextmanager
     def sentences(self, action: str) -> Iterator[None]:
         """Turn an OSError inside into a sentence: the store cannot <action>, and why."""

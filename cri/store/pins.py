@@ -115,13 +115,6 @@ class Pins:
                 self._area.unlink(PINS, name, mark)
                 self._drop_empty(name)
 
-    def forget(self, digest: str) -> None:
-        """Drop every pin and mark of a snapshot that is gone."""
-        name = hex_of(digest)
-        for entry in self._area.entries(PINS, name):
-            self._area.unlink(PINS, name, entry)
-        self._drop_empty(name)
-
     def _is_marked(self, name: str) -> bool:
         for entry in filter(is_mark, self._area.entries(PINS, name)):
             status = self._area.status(PINS, name, entry)

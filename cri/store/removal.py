@@ -7,6 +7,7 @@ next collection takes it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -50,6 +51,7 @@ def remove(
     with area.sentences(f"remove the snapshot {digest}"):
         with pins.removing(digest):
             _check(names, pins, digest, going, force)
+            overridden = pins.of(digest)
             for (namespace, one), target in names.all()[0].items():
                 if target == digest:
                     names.remove(namespace, one)
@@ -61,11 +63,21 @@ def remove(
                 # Only matters when the disk had no room for the mark.
                 _check(names, pins, digest, (), force)
             except Refused:
-                area.rename((TMP, aside), (SNAPSHOTS, name))
+                _put_back(area, aside, name)
                 raise
-            pins.forget(digest)
+            for who in overridden:
+                pins.drop(digest, who)
             area.unlink(USED, name)
         discard(area, TMP, aside)
+
+
+def _put_back(area: Area, aside: str, name: str) -> None:
+    try:
+        area.rename((TMP, aside), (SNAPSHOTS, name))
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        discard(area, TMP, aside)  # another node published it anew meanwhile
 
 
 def _check(

@@ -22,33 +22,19 @@ from cri.store.entry import Snapshot
 from cri.store.files import PINS, SNAPSHOTS, USED, Area
 from cri.store.gc import Policy, Removal
 from cri.store.leftovers import Leftovers
+from cri.store.lookup import Found, Lookup
 from cri.store.names import Names
 from cri.store.pins import USER, Pins, in_use
 from cri.store.refs import (
-    Reference,
     check_name,
     check_namespace,
     hex_of,
     is_hex,
-    short_hex,
-    shown,
 )
 from cri.store.removal import Force
 from shim import snapshot
 from shim.errors import Broken, PodthawError, Refused, Unfit
 from shim.snapshot import Manifest
-
-_LISTED = 10
-
-
-@dataclass(frozen=True)
-class Found:
-    """The snapshot that a reference means."""
-
-    digest: str
-    namespace: str | None = None
-    """With ``name``: the name by which it was found; None when it was found by its digest."""
-    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +62,7 @@ class Store:
         self._area = Area(root.absolute(), node)
         self._names = Names(self._area)
         self._pins = Pins(self._area, clock)
+        self._lookup = Lookup(self._area, self._names)
         self._clock = clock
 
     @property
@@ -119,55 +106,19 @@ class Store:
         Unfit when there is no such name, it points to another digest than the one asked for, or
         to a snapshot that is gone; Refused when the reference is malformed.
         """
-        check_namespace(namespace)
-        wanted = Reference.parse(reference)
-        found = self._names.get(namespace, wanted.name)
-        if found is None:
-            self._require_root()
-            raise Unfit(f"there is no snapshot {wanted.name} in the namespace {namespace}")
-        if wanted.digest not in (None, found):
-            raise Unfit(
-                f"the snapshot {wanted.name} in the namespace {namespace} is another one: "
-                f"wanted {wanted.digest}, found {found}"
-            )
-        self.folder(found)
-        return found
+        return self._lookup.resolve(namespace, reference)
 
     def find(self, reference: str, namespace: str | None = None) -> Found:
         """What a person on the node means: a name, or a full or short digest.
 
-        ``NAMESPACE/NAME`` (also with ``@sha256:<hex>``), ``NAME`` in ``namespace``, or six and more
-        hexadecimal digits, with or without ``sha256:`` before them. Unlike :meth:`resolve` it
-        finds all namespaces' snapshots by digest, so it is never for what a pod asks.
+        Unlike :meth:`resolve` it finds all namespaces' snapshots by digest, so it is never for
+        what a pod asks.
         """
-        self._require_root()
-        before, slash, rest = reference.partition("/")
-        if slash:
-            if namespace not in (None, before):
-                raise Refused(f"{shown(reference)} is not in the namespace {namespace}")
-            return Found(self.resolve(before, rest), before, Reference.parse(rest).name)
-        if namespace is not None and not reference.startswith("sha256:"):
-            name = Reference.parse(reference).name
-            if self._names.get(namespace, name) is not None or short_hex(reference) is None:
-                return Found(self.resolve(namespace, reference), namespace, name)
-        digits = short_hex(reference)
-        if digits is not None:
-            return Found(self._by_digits(digits))
-        raise self._no_namespace(reference)
+        return self._lookup.find(reference, namespace)
 
     def folder(self, digest: str) -> Path:
         """The folder of a snapshot; Unfit when there is none, Broken when it is no real folder."""
-        name = hex_of(digest)
-        with self._area.sentences(f"look for the snapshot {digest}"):
-            status = self._area.status(SNAPSHOTS, name)
-        if status is None:
-            self._require_root()
-            raise Unfit(f"there is no snapshot {digest} in the store {self.root}")
-        if not stat.S_ISDIR(status.st_mode):
-            raise Broken(
-                f"the snapshot {digest} in the store {self.root} is not a folder: remove it by hand"
-            )
-        return self.root / SNAPSHOTS / name
+        return self._lookup.folder(digest)
 
     def manifest(self, digest: str) -> Manifest:
         """The manifest of a snapshot, its digest checked; Broken when it was altered."""
@@ -175,7 +126,7 @@ class Store:
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, newest first, damaged ones too."""
-        self._require_root()
+        self._area.require()
         names: dict[str, list[tuple[str, str]]] = {}
         for name, digest in self._names.all()[0].items():
             names.setdefault(digest, []).append(name)
@@ -248,7 +199,7 @@ class Store:
     def remove_name(self, namespace: str, name: str) -> None:
         """Remove a name; the snapshot stays. Unfit when there is no such name."""
         if not self._names.remove(namespace, name):
-            self._require_root()
+            self._area.require()
             raise Unfit(f"there is no snapshot {name} in the namespace {namespace}")
 
     # Pins
@@ -313,7 +264,7 @@ class Store:
         dropped; None leaves all pins. With ``dry_run`` nothing changes, and the answer says what
         would.
         """
-        self._require_root()
+        self._area.require()
         now = self._clock()
         left = Leftovers(self._area, self._names, self._pins, now)
         stale = [] if plans is None else left.stale_pins(plans)
@@ -341,33 +292,6 @@ class Store:
         return Collected(done, swept, kept)
 
     # Parts of the above
-
-    def _require_root(self) -> None:
-        with self._area.sentences("be opened"), self._area.folder():
-            pass
-
-    def _by_digits(self, digits: str) -> str:
-        with self._area.sentences("be listed"):
-            entries = self._area.entries(SNAPSHOTS)
-        found = [one for one in entries if is_hex(one) and one.startswith(digits)]
-        if not found:
-            raise Unfit(f"there is no snapshot sha256:{digits} in the store {self.root}")
-        if len(found) > 1:
-            raise Refused(
-                f"{len(found)} snapshots begin with sha256:{digits}: wanted one, "
-                f"found {', '.join(one[: len(digits) + 6] for one in found[:_LISTED])}"
-            )
-        return f"sha256:{found[0]}"
-
-    def _no_namespace(self, reference: str) -> PodthawError:
-        name = Reference.parse(reference).name
-        where = sorted({namespace for namespace, other in self.names() if other == name})
-        if not where:
-            return Unfit(f"there is no snapshot {name} in any namespace")
-        return Refused(
-            f"{name} needs a namespace: wanted NAMESPACE/NAME, "
-            f"found {', '.join(f'{one}/{name}' for one in where[:_LISTED])}"
-        )
 
     def _entry(self, digest: str, names: tuple[tuple[str, str], ...]) -> Snapshot | None:
         name = hex_of(digest)

@@ -12,6 +12,7 @@ import pytest
 
 from cri import cli
 from cri.__main__ import main
+from cri.store import Store
 from cri.version import VERSION
 from shim.errors import Broken, Unfit
 
@@ -125,7 +126,8 @@ def test_ctrl_c_is_clean(
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_reader_that_went_away_is_no_traceback(node_config: Path) -> None:
+def test_a_reader_that_went_away_is_no_traceback(node_config: Path, tmp_path: Path) -> None:
+    Store(tmp_path / "store").create()
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

@@ -131,10 +131,3 @@ def test_another_failure_to_mark_stops_the_removal(
     monkeypatch.setattr(os, "mkdir", read_only)
     with pytest.raises(OSError, match="Read-only"), pins.removing(digest):
         raise AssertionError
-
-
-def test_forget_drops_everything(area: Area, pins: Pins, digest: str) -> None:
-    pins.add(digest)
-    area.write(b"", "pins", digest[7:], "removing~node-2.1.x")
-    pins.forget(digest)
-    assert list((area.root / "pins").iterdir()) == []
