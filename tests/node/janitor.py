@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,11 @@ def remove_stale(client: docker.DockerClient) -> None:
         if not _lives(volume.attrs["Labels"][LABEL]):
             with contextlib.suppress(APIError):
                 volume.remove(force=True)
+    for hierarchy in hierarchies():
+        for path in hierarchy.glob("podthaw-*"):
+            made_by = re.fullmatch(r"podthaw-(\d+)-\d+", path.name)
+            if made_by and not _start_time(int(made_by[1])):
+                remove_cgroups(path.name)
 
 
 def owner() -> str:
@@ -61,8 +68,14 @@ def hierarchies() -> Iterator[Path]:
 
 
 def remove_cgroups(cgroup: str) -> None:
+    """Remove a cgroup and those below; the last processes may still be on their way out."""
+    deadline = time.monotonic() + 5
     for hierarchy in hierarchies():
         top = hierarchy / cgroup.lstrip("/")
-        for directory, _, _ in os.walk(top, topdown=False):
-            with contextlib.suppress(OSError):  # still in use: nothing to be done here
-                Path(directory).rmdir()
+        while top.exists():
+            for directory, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
+                    Path(directory).rmdir()
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import StartNode
-from tests.node import images
+from tests.node import images, janitor
 from tests.node.execute import CommandFailed
 from tests.node.node import FLAVOURS, REPOSITORY, Node
 
@@ -118,3 +120,20 @@ def test_two_nodes_share_a_store(start_node: StartNode, tmp_path: Path) -> None:
     second = start_node(name="n2", store=str(tmp_path))
     first.write("/var/lib/podthaw/file", json.dumps("shared"))
     assert second.read("/var/lib/podthaw/file") == b'"shared"'
+
+
+def test_what_a_killed_run_left_is_removed(start_node: StartNode) -> None:
+    script = "import os; from tests.node.node import Node; print(Node().start().id, flush=True)"
+    killed = subprocess.run(
+        [sys.executable, "-c", f"{script}; os.kill(os.getpid(), 9)"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    left = killed.stdout.strip()
+    assert left
+    client = start_node(name="n3").client
+    assert left not in {container.name for container in client.containers.list(all=True)}
+    assert not [volume.name for volume in client.volumes.list() if left in volume.name]
+    assert not any((path / left).exists() for path in janitor.hierarchies())
