@@ -15,11 +15,13 @@ from cri.fitness import resolve_command
 from cri.handlers import Handlers
 from cri.images import entrypoint_and_cmd
 from cri.keeper import Keeper
+from cri.messages import first_id, parse
 from cri.prepare import Policy, Target
 from cri.proto import cri_pb2 as pb
 from cri.records import Decision, Record, new_id
 from cri.rpc import Call, RpcError, StatusCode
 from cri.runtime import Options, Runtime
+from cri.store.refs import shown
 from cri.telling import tell_decision
 from shim.errors import PodthawError, Unfit
 from shim.plan import PLAN_ANNOTATION
@@ -46,7 +48,9 @@ class Creation:
         """Answer a CreateContainer call."""
         if _MARK not in call.request:
             return await call.forward()
-        request = pb.CreateContainerRequest.FromString(call.request)
+        request = parse(pb.CreateContainerRequest, call.request)
+        if request is None:
+            return await call.forward()
         if PLAN_ANNOTATION in request.config.annotations:
             call.abort(
                 StatusCode.INVALID_ARGUMENT,
@@ -113,6 +117,10 @@ class Creation:
             raise Unfit(
                 f"the pod's sandbox has the runtime handler {sandbox.runtime_handler!r}, "
                 f"wanted one of {', '.join(sorted(self._handlers.ours))}"
+            )
+        if not image_answer.image.id:
+            raise Unfit(
+                f"the container's image {shown(request.config.image.image)} is not on this node"
             )
         of_image = entrypoint_and_cmd(image_answer.info)
         command = None
@@ -211,7 +219,7 @@ class Creation:
         await self._keeper.quietly(work)
 
     async def _bind(self, decision: Decision, answer: bytes) -> None:
-        container = pb.CreateContainerResponse.FromString(answer).container_id
+        container = first_id(answer)
         self._keeper.index.add(Record(decision=decision, container_id=container))
         await self._keeper.quietly(self._records.bind, decision.id, container)
 

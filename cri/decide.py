@@ -160,10 +160,8 @@ class Decider:
         same = ask.image_id == source.image_digest and list(ask.command or ()) == source.command
         others = (
             record.decision.container
-            for record in self.records.all()
-            if record.decision.sandbox_id == target.sandbox_id
-            and record.decision.digest == digest
-            and record.decision.choice == "restore"
+            for record in self.records.of_sandbox(target.sandbox_id)
+            if record.decision.digest == digest and record.decision.choice == "restore"
         )
         if not same or any(other != target.container for other in others):
             raise NotMeantError(

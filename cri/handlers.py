@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cri import annotations as wishes
+from cri.messages import parse
 from cri.proto import cri_pb2 as pb
 
 _MARK = wishes.SNAPSHOT.encode()
@@ -40,14 +41,18 @@ class Handlers:
         """PodSandboxStatusResponse."""
         if _MARK not in response:
             return response
-        message = pb.PodSandboxStatusResponse.FromString(response)
+        message = parse(pb.PodSandboxStatusResponse, response)
+        if message is None:
+            return response
         return message.SerializeToString() if self._restore(message.status) else response
 
     def sandbox_list(self, response: bytes) -> bytes:
         """ListPodSandboxResponse."""
         if _MARK not in response:
             return response
-        message = pb.ListPodSandboxResponse.FromString(response)
+        message = parse(pb.ListPodSandboxResponse, response)
+        if message is None:
+            return response
         changed = [self._restore(item) for item in message.items]
         return message.SerializeToString() if any(changed) else response
 
@@ -55,7 +60,9 @@ class Handlers:
         """One StreamPodSandboxesResponse."""
         if _MARK not in response:
             return response
-        message = pb.StreamPodSandboxesResponse.FromString(response)
+        message = parse(pb.StreamPodSandboxesResponse, response)
+        if message is None:
+            return response
         changed = [self._restore(item) for item in message.pod_sandboxes]
         return message.SerializeToString() if any(changed) else response
 
@@ -63,7 +70,9 @@ class Handlers:
         """One ContainerEventResponse."""
         if _MARK not in response:
             return response
-        message = pb.ContainerEventResponse.FromString(response)
+        message = parse(pb.ContainerEventResponse, response)
+        if message is None:
+            return response
         changed = self._restore(message.pod_sandbox_status)
         return message.SerializeToString() if changed else response
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from cri import annotations as wishes
 from cri import capturing
@@ -25,6 +26,7 @@ from cri.creation import Creation
 from cri.decide import Decider
 from cri.handlers import Handlers
 from cri.keeper import Keeper
+from cri.messages import first_id, parse
 from cri.proto import cri_pb2 as pb
 from cri.records import Records
 from cri.rpc import Call, ResponseFilter, RpcError, StatusCode, UnaryHook
@@ -48,6 +50,8 @@ class Interceptor:
         self._handlers = Handlers(options.handlers)
         self._decider = Decider(store, records, options.state, options.criu)
         self._keeper = Keeper(records, self._decider, runtime)
+        # Apart from the threads that calls wait for: reading ahead must hold up nobody.
+        self._warmers = ThreadPoolExecutor(2, thread_name_prefix="warm")
         self._creation = Creation(options, self._keeper, self._handlers, runtime)
 
     def hooks(self) -> Mapping[str, UnaryHook]:
@@ -95,7 +99,9 @@ class Interceptor:
     async def _run_pod_sandbox(self, call: Call) -> bytes:
         if _MARK not in call.request:
             return await call.forward()
-        request = pb.RunPodSandboxRequest.FromString(call.request)
+        request = parse(pb.RunPodSandboxRequest, call.request)
+        if request is None:
+            return await call.forward()
         asked = dict(request.config.annotations)
         metadata = request.config.metadata
         for warning in wishes.read(asked, "", self._options.defaults).warnings:
@@ -137,13 +143,14 @@ class Interceptor:
         return not known or handler in known
 
     async def _warm(self, namespace: str, reference: str) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.to_thread(self._decider.warm, namespace, reference)
+            await loop.run_in_executor(self._warmers, self._decider.warm, namespace, reference)
         except (PodthawError, OSError) as error:
             log.debug("%s/%s was not read ahead: %s", namespace, reference, error)
 
     async def _start_container(self, call: Call) -> bytes:
-        container = pb.StartContainerRequest.FromString(call.request).container_id
+        container = first_id(call.request)
         record_id = self._keeper.index.of_container(container)
         if record_id is None:
             return await call.forward()
@@ -159,7 +166,9 @@ class Interceptor:
         return answer
 
     async def _checkpoint_container(self, call: Call) -> bytes:
-        request = pb.CheckpointContainerRequest.FromString(call.request)
+        request = parse(pb.CheckpointContainerRequest, call.request)
+        if request is None:
+            return await call.forward()
         problem = await capturing.capture(
             self._options.capture,
             request.container_id,
@@ -171,7 +180,7 @@ class Interceptor:
         return pb.CheckpointContainerResponse().SerializeToString()
 
     async def _remove_container(self, call: Call) -> bytes:
-        container = pb.RemoveContainerRequest.FromString(call.request).container_id
+        container = first_id(call.request)
         record_id = self._keeper.index.of_container(container)
         if record_id is None:
             return await call.forward()
@@ -184,13 +193,13 @@ class Interceptor:
         return answer
 
     async def _stop_pod_sandbox(self, call: Call) -> bytes:
-        sandbox = pb.StopPodSandboxRequest.FromString(call.request).pod_sandbox_id
+        sandbox = first_id(call.request)
         answer = await call.forward()
         await self._keeper.stop_sandbox(sandbox)
         return answer
 
     async def _remove_pod_sandbox(self, call: Call) -> bytes:
-        sandbox = pb.RemovePodSandboxRequest.FromString(call.request).pod_sandbox_id
+        sandbox = first_id(call.request)
         answer = await call.forward()
         await self._keeper.remove_sandbox(sandbox)
         return answer

@@ -19,7 +19,7 @@ from cri.records import Record, Records
 from cri.rpc import RpcError
 from cri.runtime import Runtime
 from cri.telling import tell_outcome
-from shim import plan
+from shim import plan, restore
 from shim.errors import PodthawError
 from shim.plan import Result
 
@@ -27,6 +27,7 @@ log = logging.getLogger("podthaw.restore")
 
 _GRACE = 120.0  # seconds for which a record may be there before its sandbox shows
 _PATIENCE = 30.0  # seconds for which an outcome may be late when a caller went away
+_STRAY = 3600.0  # seconds after which a plan that was never finished is cleared away
 _POLL = 1.0  # seconds
 _KEPT_RUNS = 5  # restored runs of one container that are remembered
 
@@ -42,7 +43,9 @@ class Keeper:
         self._background: set[asyncio.Task[None]] = set()
 
     async def load(self) -> None:
-        """Learn from the files what an earlier daemon knew."""
+        """Learn from the files what an earlier daemon knew; undo restores that died midway."""
+        for line in await asyncio.to_thread(restore.recover, str(self.records.run)):
+            log.warning("%s", line)
         for record in await asyncio.to_thread(self.records.all):
             self.index.add(record)
 
@@ -53,6 +56,8 @@ class Keeper:
         for record in await asyncio.to_thread(self.records.all):
             if record.decision.sandbox_id not in alive and record.decision.time < oldest:
                 await self.forget(record)
+        for record_id in await asyncio.to_thread(self.records.strays, time.time() - _STRAY):
+            await self.quietly(self.records.remove, record_id)
 
     # The start of a container
 

@@ -18,7 +18,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -108,6 +109,7 @@ class Records:
 
     def __init__(self, run: Path = plan.DEFAULT_RUN) -> None:
         self.run = run
+        self._decisions: dict[str, Decision] = {}  # read before; a decision never changes
 
     def folder(self, record_id: str) -> Path:
         """The directory of a decision; Refused when the id is not one of ours."""
@@ -138,8 +140,8 @@ class Records:
     def get(self, record_id: str) -> Record | None:
         """One decision, or None when there is none that can be read."""
         folder = self.folder(record_id)
-        decision = _read(folder / "decision.json", Decision)
-        if decision is None or decision.id != record_id:
+        decision = self._decision(record_id)
+        if decision is None:
             return None
         container = _read(folder / "container.json", dict)
         return Record(
@@ -159,15 +161,25 @@ class Records:
 
     def all(self) -> list[Record]:
         """Every decision, oldest first."""
-        return sorted(self._all(), key=lambda record: (record.decision.time, record.decision.id))
+        return self._where(lambda _: True)
 
     def of_container(self, pod_uid: str, container: str) -> list[Record]:
         """The decisions for one container of a pod, oldest first: its restarts."""
-        return [
-            record
-            for record in self.all()
-            if record.decision.pod_uid == pod_uid and record.decision.container == container
-        ]
+        return self._where(lambda one: one.pod_uid == pod_uid and one.container == container)
+
+    def of_sandbox(self, sandbox_id: str) -> list[Record]:
+        """The decisions for the containers of one sandbox, oldest first."""
+        return self._where(lambda one: one.sandbox_id == sandbox_id)
+
+    def strays(self, before: float) -> list[str]:
+        """Ids of directories that were made before that Unix time and never got a decision."""
+        found = []
+        for record_id in self.ids():
+            with suppress(OSError):
+                made = self.folder(record_id).stat().st_mtime
+                if made < before and self._decision(record_id) is None:
+                    found.append(record_id)
+        return found
 
     def slim(self, record_id: str) -> None:
         """Remove what only a restore needed and keep what tells of it."""
@@ -184,12 +196,28 @@ class Records:
 
     def remove(self, record_id: str) -> None:
         """Forget a decision."""
+        self._decisions.pop(record_id, None)
         shutil.rmtree(self.folder(record_id), ignore_errors=True)
 
-    def _all(self) -> Iterator[Record]:
-        for record_id in self.ids():
-            if (record := self.get(record_id)) is not None:
-                yield record
+    def _where(self, wanted: Callable[[Decision], bool]) -> list[Record]:
+        decisions = [
+            decision
+            for record_id in self.ids()
+            if (decision := self._decision(record_id)) is not None and wanted(decision)
+        ]
+        decisions.sort(key=lambda one: (one.time, one.id))
+        records = (self.get(decision.id) for decision in decisions)
+        return [record for record in records if record is not None]
+
+    def _decision(self, record_id: str) -> Decision | None:
+        known = self._decisions.get(record_id)
+        if known is not None:
+            return known
+        decision = _read(self.folder(record_id) / "decision.json", Decision)
+        if decision is None or decision.id != record_id:
+            return None
+        self._decisions[record_id] = decision
+        return decision
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:

@@ -179,6 +179,11 @@ class TestColdStart:
         self.is_cold(node, node.create(SMALL), "made from another image")
         assert node.pins(digest) == []
 
+    def test_an_image_that_is_not_there(self, node: Node) -> None:
+        node.snapshot()
+        node.runtime.image_id = ""
+        self.is_cold(node, node.create(SMALL), "image 'example/web:1' is not on this node")
+
     def test_another_command(self, node: Node) -> None:
         node.snapshot()
         call = node.create(SMALL, args=["--model", "large"])

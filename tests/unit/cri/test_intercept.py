@@ -103,3 +103,17 @@ class TestRunPodSandbox:
         node.serve(call)
         assert call.forwarded is not None
         assert call.forwarded.endswith(b"\x82\x20\x01x")
+
+
+class TestGarbage:
+    def test_a_request_that_is_no_message_is_containerds_to_judge(self, node: Node) -> None:
+        garbage = b"\x0a\xffpodthaw.dev/snapshot"
+        for method in node.interceptor.hooks():
+            call = FakeCall(method.removeprefix(RUNTIME), garbage, b"\xff")
+            assert node.serve(call) == b"\xff"
+            assert call.forwarded == garbage
+
+    def test_an_answer_that_is_no_message_passes(self, node: Node) -> None:
+        garbage = b"\x0a\xffpodthaw.dev/snapshot"
+        for rewrite in node.interceptor.filters().values():
+            assert rewrite(garbage) is garbage

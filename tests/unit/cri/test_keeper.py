@@ -95,6 +95,16 @@ class TestLifetime:
         assert node.pins(digest) == []
         assert node.records.ids() == []
 
+    def test_a_plan_that_was_never_finished_is_cleared_away(
+        self, node: Node, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stray = node.records.create("ab" * 16)
+        run(node.interceptor.sweep())
+        assert stray.is_dir()
+        monkeypatch.setattr("cri.keeper._STRAY", -1.0)
+        run(node.interceptor.sweep())
+        assert not stray.exists()
+
 
 class TestOutcomes:
     def test_a_snapshot_that_broke_is_not_tried_again(self, node: Node) -> None:
