@@ -78,8 +78,12 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """All but ``--help``; what has no option string last, as it is typed."""
-    actions = [one for one in parser._actions if one.dest != "help"]  # noqa: SLF001
+    """All that are shown, but ``--help``; what has no option string last, as it is typed."""
+    actions = [
+        one
+        for one in parser._actions  # noqa: SLF001
+        if one.dest != "help" and one.help != argparse.SUPPRESS
+    ]
     return sorted(actions, key=lambda one: not one.option_strings)
 
 
