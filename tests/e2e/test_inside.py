@@ -7,7 +7,7 @@ tests/e2e/workloads is asked in all of them, and must give the same answer.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -178,7 +178,10 @@ def test_behaviour_without_privileges(strict: Trip, name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_capture_disturbs_nothing(stack: Stack, name: str) -> None:
     arguments = ("-B", "-u", "-m", "workloads.runner", name)
-    pod = stack.pods.start(Pod(name="limit", containers=[replace(Container(), args=arguments)]))
+    container = Container(
+        args=arguments, security={"capabilities": {"add_capabilities": ["SYS_ADMIN"]}}
+    )
+    pod = stack.pods.start(Pod(name="limit", containers=[container]))
     with stack.leaves_nothing():
         result = stack.capture(pod, "limit", check=False)
         assert result.status != 0

@@ -55,7 +55,6 @@ def test_state(pod: Running) -> None:
     assert status["state"] == "CONTAINER_RUNNING"
     assert status["metadata"]["name"] == "main"
     assert int(status["started_at"]) >= int(status["created_at"]) > 0
-    assert "podthaw.dev/plan" not in status["annotations"]
 
 
 def test_logs_go_on(pod: Running) -> None:

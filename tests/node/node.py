@@ -12,6 +12,7 @@ with Node("sid") as node:
 from __future__ import annotations
 
 import json
+import socket as socket_module
 import ssl
 import subprocess
 import sys
@@ -148,8 +149,16 @@ class Node(NodeContainer):
     def start_proxy(self, *arguments: str, socket: str = PROXY_SOCKET) -> None:
         """Start ``podthaw proxy`` and wait until its socket is there."""
         self.spawn("proxy", [f"{PREFIX}/bin/podthaw", "proxy", *arguments])
-        there = ["test", "-S", socket]
-        self._wait_for_daemon("proxy", lambda: self.exec(there, check=False).status == 0)
+        self._wait_for_daemon("proxy", lambda: self.accepts(socket))
+
+    def accepts(self, path: str) -> bool:
+        """Whether someone listens on a unix socket: one that was killed leaves its file."""
+        with socket_module.socket(socket_module.AF_UNIX) as connection:
+            try:
+                connection.connect(str(self.path(path)))
+            except OSError:
+                return False
+        return True
 
     def start_kubelet(
         self, endpoint: str = f"unix://{CONTAINERD_SOCKET}", **config: object
