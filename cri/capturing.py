@@ -47,7 +47,9 @@ async def capture(
     if process.returncode == 0:
         return ""
     lines = [line.strip() for line in errors.decode(errors="replace").splitlines() if line.strip()]
-    message = lines[-1] if lines else f"the capture ended with status {process.returncode}"
+    # Notes may stand before the sentence, and its details after it.
+    told = [line for line in lines if line.startswith("podthaw: ")] or lines
+    message = told[-1] if told else f"the capture ended with status {process.returncode}"
     return f"podthaw: {message.removeprefix('podthaw: ')}"[:_LAST]
 
 

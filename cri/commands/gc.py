@@ -62,7 +62,12 @@ def run(args: argparse.Namespace) -> int:
         living = [one.name for one in plans.iterdir()]
     except FileNotFoundError:
         living = []
-    result = open_store(args).gc(_policy(args), dry_run=args.dry_run, plans=living)
+    store = open_store(args)
+    if not store.exists() and args.output == "table":
+        if not args.quiet:
+            output.note(f"there is no snapshot store at {store.root} yet")
+        return 0
+    result = store.gc(_policy(args), dry_run=args.dry_run, plans=living)
     for problem in result.kept:
         output.note(f"podthaw: {problem}")
     if args.output != "table":

@@ -75,6 +75,10 @@ class Store:
         """This node's name as pins have it."""
         return self._area.node
 
+    def exists(self) -> bool:
+        """Whether there is a folder where the store belongs."""
+        return self._area.is_there()
+
     def create(self) -> None:
         """Make the store's folders where they are missing."""
         self._area.create()

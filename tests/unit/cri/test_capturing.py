@@ -43,6 +43,12 @@ class TestCheckpointContainer:
         assert caught.value.message == "podthaw: it is paused"
         assert caught.value.code is StatusCode.FAILED_PRECONDITION
 
+    def test_the_sentence_is_the_message_and_not_its_details(self, tmp_path: Path) -> None:
+        node = self.capturing(tmp_path, "printf 'podthaw: it is paused\\n  more\\n' >&2; exit 1")
+        with pytest.raises(RpcError) as caught:
+            node.serve(FakeCall("CheckpointContainer", self.request(), b""))
+        assert caught.value.message == "podthaw: it is paused"
+
     def test_a_failure_without_words_still_says_something(self, tmp_path: Path) -> None:
         node = self.capturing(tmp_path, "exit 3")
         with pytest.raises(RpcError, match="the capture ended with status 3"):

@@ -32,6 +32,12 @@ def test_nothing_to_do(podthaw: Podthaw, web: str) -> None:
     assert podthaw("gc") == (0, "", "0 B in snapshots and 0 leftovers removed\n")
 
 
+def test_no_store_yet(podthaw: Podthaw, tmp_path: Path) -> None:
+    assert podthaw("gc") == (0, "", f"there is no snapshot store at {tmp_path}/store yet\n")
+    assert podthaw("gc", "-q") == (0, "", "")
+    assert podthaw("gc", "-o", "json")[0] == 1
+
+
 def test_an_orphan(podthaw: Podthaw, store: Store, web: str, orphan: str) -> None:
     kib = f"{store.snapshots()[0].disk / 1024:.1f} KiB"
     table = (
