@@ -62,7 +62,7 @@ def _one_of(*allowed: str) -> Callable[[object], Any]:
 
 def _duration(value: object) -> float:
     try:
-        seconds = parse_duration(_text(value))
+        seconds = parse_duration(value) if isinstance(value, str) else 0.0
     except Refused:
         seconds = 0.0
     if seconds <= 0:
@@ -88,7 +88,7 @@ def _count(value: object) -> int:
 
 def _size(value: object) -> int:
     try:
-        size = parse_size(_text(value))
+        size = parse_size(value) if isinstance(value, str) else 0
     except Refused:
         size = 0
     if size <= 0:

@@ -30,6 +30,7 @@ class Relay:
         self._sessions: set[Session] = set()
         self._server: asyncio.Server | None = None
         self._stopping = False
+        self._reachable = True
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -59,7 +60,7 @@ class Relay:
         return len(self._sessions)
 
     def _accept(self) -> Side:
-        session = Session(self._rules, self._over)
+        session = Session(self._rules, self._over, self._reached)
         self._sessions.add(session)
         self._idle.clear()
         if self._stopping:
@@ -67,6 +68,15 @@ class Relay:
         else:
             session.begin()
         return session.client
+
+    def _reached(self, error: OSError | None) -> None:
+        """Logs when containerd goes and when it comes back, not for each client that tries."""
+        where = self._rules.upstream
+        if error is None and not self._reachable:
+            log.info("containerd answers again at %s", where)
+        elif error is not None and self._reachable:
+            log.warning("containerd does not answer at %s: %s", where, error.strerror or error)
+        self._reachable = error is None
 
     def _over(self, session: Session) -> None:
         self._sessions.discard(session)

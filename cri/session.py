@@ -442,9 +442,15 @@ class UpstreamSide(Side):
 class Session:
     """The pair, its calls, and its end."""
 
-    def __init__(self, rules: Rules, over: Callable[[Session], None]) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        over: Callable[[Session], None],
+        reached: Callable[[OSError | None], None],
+    ) -> None:
         self._rules = rules
         self._over = over
+        self._reached = reached
         self._connecting: asyncio.Task[None] | None = None
         self._draining = self._quiet = self._closed = False
         self.client = ClientSide(self)
@@ -466,9 +472,10 @@ class Session:
         try:
             await loop.create_unix_connection(lambda: self.upstream, self._rules.upstream)
         except OSError as error:
-            log.warning("containerd does not answer at %s: %s", self._rules.upstream, error)
+            self._reached(error)
             self.close()
             return
+        self._reached(None)
         self.client.resume("connecting")
 
     def intercept(self, request: Request) -> None:
