@@ -7,6 +7,7 @@ import argparse
 from cri import output
 from cri.commands.common import Subparsers, add_reference, find, new_command, open_store
 from cri.store import Force, Found, Store
+from shim.errors import Unfit
 
 
 def add(subparsers: Subparsers) -> None:
@@ -38,10 +39,23 @@ def run(args: argparse.Namespace) -> int:
     """Remove each."""
     store = open_store(args)
     force = Force(names=args.force, pin=args.force, use=args.in_use)
-    found = [find(store, reference, args) for reference in args.references]
+    found = [_find(store, reference, args) for reference in args.references]
     for one in dict.fromkeys(found):
         _remove(store, one, force)
     return 0
+
+
+def _find(store: Store, reference: str, args: argparse.Namespace) -> Found:
+    try:
+        return find(store, reference, args)
+    except Unfit:
+        # A name whose snapshot is gone can still be removed.
+        namespace, _, name = reference.rpartition("/")
+        key = (namespace or args.namespace or "", name)
+        digest = store.names().get(key)
+        if digest is None:
+            raise
+        return Found(digest, *key)
 
 
 def _remove(store: Store, found: Found, force: Force) -> None:
@@ -51,7 +65,7 @@ def _remove(store: Store, found: Found, force: Force) -> None:
         return
     key = (found.namespace, found.name)
     others = [other for other, digest in store.names().items() if digest == found.digest]
-    if others not in ([key], []) and not force.names:
+    if (others not in ([key], []) and not force.names) or store.get(found.digest) is None:
         store.remove_name(*key)
         output.say(f"removed the name {found.namespace}/{found.name}")
         return

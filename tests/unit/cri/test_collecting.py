@@ -75,11 +75,11 @@ def test_it_goes_on_until_it_is_cancelled(tmp_path: Path) -> None:
 
     async def some_time() -> None:
         work = asyncio.ensure_future(collect(counting, interval=0.01))
-        done, _ = await asyncio.wait([work], timeout=1)
+        done, _ = await asyncio.wait([work], timeout=5)
         assert not done
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
             await work
 
     asyncio.run(some_time())
-    assert runs() >= 3
+    assert runs() >= 2

@@ -73,3 +73,14 @@ def test_what_is_not_there(podthaw: Podthaw, store: Store, web: str) -> None:
         "podthaw: there is no snapshot api in the namespace shop\n",
     )
     assert store.resolve("shop", "web") == web
+
+
+def test_a_name_whose_snapshot_is_gone(podthaw: Podthaw, store: Store, web: str) -> None:
+    store.folder(web).rename(store.root / "elsewhere")
+    assert podthaw("rm", "shop/web") == (0, "removed the name shop/web\n", "")
+    assert store.names() == {}
+    assert podthaw("rm", "shop/web") == (
+        1,
+        "",
+        "podthaw: there is no snapshot web in the namespace shop\n",
+    )
