@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cri import systemd
 from cri.annotations import Defaults
+from cri.collecting import collect
 from cri.config import Settings
 from cri.health import Health
 from cri.intercept import Interceptor
@@ -90,6 +91,7 @@ class Daemon:
         await self._serve_health(health)
         tidying = asyncio.ensure_future(interceptor.keep_tidy())
         watching = asyncio.ensure_future(self._keep_watchdog())
+        collecting = asyncio.ensure_future(collect(self._program()))
         log.info(
             "serving %s in front of %s",
             settings.socket,
@@ -104,16 +106,14 @@ class Daemon:
         tidying.cancel()
         await _within(settings.stop_timeout, interceptor.stop)
         watching.cancel()
+        collecting.cancel()
         await health.stop()
         client.close()
-        await asyncio.gather(tidying, watching, return_exceptions=True)
+        await asyncio.gather(tidying, watching, collecting, return_exceptions=True)
         log.info("stopped")
 
     def _options(self) -> Options:
         settings = self._settings
-        program = Path(sys.argv[0])
-        # The same program, or the same package when it was started as a module.
-        ours = [str(program)] if program.name == "podthaw" else [sys.executable, "-m", "cri"]
         return Options(
             run=settings.run,
             state=settings.state,
@@ -122,8 +122,14 @@ class Daemon:
             restore_timeout=settings.restore_timeout,
             runtime=settings.runtime,
             criu=settings.criu,
-            capture=(*ours, "--config", str(self._config.absolute()), "capture"),
+            capture=(*self._program(), "capture"),
         )
+
+    def _program(self) -> tuple[str, ...]:
+        """This same program, or this package when it was started as a module."""
+        program = Path(sys.argv[0])
+        ours = [str(program)] if program.name == "podthaw" else [sys.executable, "-m", "cri"]
+        return (*ours, "--config", str(self._config.absolute()))
 
     async def _serve_health(self, health: Health) -> None:
         address = self._settings.health
