@@ -26,7 +26,8 @@ from testcontainers.core.container import DockerContainer
 from tests.node import cache, engine, images, janitor
 from tests.node.execute import Result, execute
 
-STORE = "/var/lib/podthaw"
+STATE = "/var/lib/podthaw"
+STORE = f"{STATE}/store"
 CACHE = "/cache"
 
 # PID 1 reaps what daemons leave, and ends at once when it is told to.
@@ -68,7 +69,8 @@ class NodeContainer:
         for source, target, mode in [
             (self._new_volume("containerd"), "/var/lib/ctd", "rw"),
             (self._new_volume("kubelet"), "/var/lib/kubelet", "rw"),
-            (self._store or self._new_volume("store"), STORE, "rw"),
+            (self._new_volume("podthaw"), STATE, "rw"),
+            *([(self._store, STORE, "rw")] if self._store else []),
             (str(cache.root()), CACHE, "ro"),
             ("/sys/fs/cgroup", "/sys/fs/cgroup", "rw"),
         ]:

@@ -118,8 +118,8 @@ def test_files_go_in_and_come_out(bare: Node, tmp_path: Path) -> None:
 def test_two_nodes_share_a_store(start_node: StartNode, tmp_path: Path) -> None:
     first = start_node(name="n1", store=str(tmp_path))
     second = start_node(name="n2", store=str(tmp_path))
-    first.write("/var/lib/podthaw/file", json.dumps("shared"))
-    assert second.read("/var/lib/podthaw/file") == b'"shared"'
+    first.write("/var/lib/podthaw/store/file", json.dumps("shared"))
+    assert second.read("/var/lib/podthaw/store/file") == b'"shared"'
 
 
 def test_what_a_killed_run_left_is_removed(start_node: StartNode) -> None:
