@@ -137,18 +137,22 @@ class Area:
         """A name in ``tmp/`` that no other process of any node uses."""
         return f"{self.node}.{os.getpid()}.{secrets.token_hex(8)}"
 
-    def write(self, data: bytes, *parts: str) -> None:
-        """Put a small file in its place, whole or not at all, and on disk when this returns."""
+    def write(self, data: bytes, *parts: str, sync: bool = True) -> None:
+        """Put a small file in its place, whole or not at all.
+
+        It is on disk when this returns; not ``sync`` is for what means nothing after a crash of
+        the node.
+        """
         for attempt in range(_ATTEMPTS):
             try:
-                return self._write(data, *parts)
+                return self._write(data, *parts, sync=sync)
             except FileNotFoundError:
                 # The folder was empty and another process removed it meanwhile.
                 if attempt == _ATTEMPTS - 1 or not self.is_there():
                     raise
         return None
 
-    def _write(self, data: bytes, *parts: str) -> None:
+    def _write(self, data: bytes, *parts: str, sync: bool) -> None:
         *folders, name = parts
         aside = self.fresh_name()
         with self.folder(TMP, create=True) as tmp, self.folder(*folders, create=True) as target:
@@ -158,7 +162,8 @@ class Area:
                 )
                 try:
                     write_all(fd, data)
-                    os.fsync(fd)
+                    if sync:
+                        os.fsync(fd)
                 finally:
                     os.close(fd)
                 os.rename(aside, name, src_dir_fd=tmp, dst_dir_fd=target)
@@ -166,7 +171,8 @@ class Area:
                 with suppress(OSError):
                     os.unlink(aside, dir_fd=tmp)
                 raise
-            os.fsync(target)
+            if sync:
+                os.fsync(target)
 
     def read(self, *parts: str) -> bytes | None:
         """A small file of the store, or None when there is none.
@@ -191,13 +197,17 @@ class Area:
         finally:
             os.close(fd)
 
-    def unlink(self, *parts: str) -> bool:
-        """Remove a file or link, for good when this returns; False when it was not there."""
+    def unlink(self, *parts: str, sync: bool = True) -> bool:
+        """Remove a file or link; False when it was not there.
+
+        With ``sync`` it is gone for good when this returns, whatever happens to the node.
+        """
         *folders, name = parts
         try:
             with self.folder(*folders) as folder:
                 os.unlink(name, dir_fd=folder)
-                os.fsync(folder)
+                if sync:
+                    os.fsync(folder)
         except FileNotFoundError:
             if self.is_there():
                 return False

@@ -62,7 +62,8 @@ class Pins:
         name = hex_of(digest)
         _check_who(who)
         with self._area.sentences("pin a snapshot"):
-            self._area.write(b"", PINS, name, who)
+            # A restore does not outlive the node, and must not wait for a disk.
+            self._area.write(b"", PINS, name, who, sync=not in_use(who))
             try:
                 self.require_staying(digest)
             except Unfit:
@@ -84,7 +85,7 @@ class Pins:
         name = hex_of(digest)
         _check_who(who)
         with self._area.sentences("unpin a snapshot"):
-            dropped = self._area.unlink(PINS, name, who)
+            dropped = self._area.unlink(PINS, name, who, sync=not in_use(who))
             self._drop_empty(name)
             return dropped
 
@@ -104,7 +105,7 @@ class Pins:
         name = hex_of(digest)
         mark = f"{_MARK}{self._area.fresh_name()}"
         try:
-            self._area.write(b"", PINS, name, mark)
+            self._area.write(b"", PINS, name, mark, sync=False)
         except OSError as error:
             if error.errno not in FULL:
                 raise
@@ -112,7 +113,7 @@ class Pins:
             yield
         finally:
             with suppress(OSError):
-                self._area.unlink(PINS, name, mark)
+                self._area.unlink(PINS, name, mark, sync=False)
                 self._drop_empty(name)
 
     def _is_marked(self, name: str) -> bool:

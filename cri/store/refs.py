@@ -17,6 +17,9 @@ NAME_RULE = (
     "with a letter or digit at both ends and no '..'"
 )
 NAMESPACE_RULE = "1 to 63 lower-case letters, digits and '-', with a letter or digit at both ends"
+RESERVED = frozenset({"auto"})
+"""What would be names, but have a meaning of their own in a pod's annotation."""
+
 SHORT_DIGEST = 6
 """Fewest hexadecimal digits by which a snapshot may be named on the command line."""
 
@@ -34,7 +37,7 @@ def shown(text: str) -> str:
 
 def is_name(text: str) -> bool:
     """Whether this can be a snapshot's name."""
-    return _NAME.fullmatch(text) is not None and ".." not in text
+    return _NAME.fullmatch(text) is not None and ".." not in text and text not in RESERVED
 
 
 def is_namespace(text: str) -> bool:
@@ -54,6 +57,10 @@ def is_hex(text: str) -> bool:
 
 def check_name(text: str) -> str:
     """The name itself, or Refused."""
+    if text in RESERVED:
+        raise Refused(
+            f"{text} cannot be a snapshot's name: in a pod's annotation it means a policy"
+        )
     if not is_name(text):
         raise Refused(f"{shown(text)} is not a snapshot's name: wanted {NAME_RULE}")
     return text

@@ -131,3 +131,16 @@ def test_another_failure_to_mark_stops_the_removal(
     monkeypatch.setattr(os, "mkdir", read_only)
     with pytest.raises(OSError, match="Read-only"), pins.removing(digest):
         raise AssertionError
+
+
+def test_a_restore_waits_for_no_disk_and_a_person_does(
+    pins: Pins, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    pins.add(digest, pins.who(PLAN))
+    pins.drop(digest, pins.who(PLAN))
+    assert synced == []
+    pins.add(digest)
+    pins.drop(digest)
+    assert len(synced) == 3

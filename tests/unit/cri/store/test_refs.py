@@ -65,6 +65,13 @@ def test_a_bad_name_is_refused_with_the_rule(name: str) -> None:
         check_name(name)
 
 
+def test_a_word_of_the_annotation_is_no_name() -> None:
+    assert not is_name("auto")
+    with pytest.raises(Refused, match=r"^auto cannot be a snapshot's name: in a pod's annotation"):
+        check_name("auto")
+    assert check_name("auto-1") == "auto-1"
+
+
 @pytest.mark.parametrize("namespace", ["a", "kube-system", "0", "x" * 63])
 def test_a_good_namespace(namespace: str) -> None:
     assert check_namespace(namespace) == namespace
