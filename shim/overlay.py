@@ -8,6 +8,7 @@ relative: containerd changes into the snapshotter's folder when the option gets 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from dataclasses import dataclass
@@ -55,11 +56,16 @@ def find(target: str) -> Layer:
         raise Unfit(
             f"the root filesystem is {kind}, and a snapshot with changed files needs an overlay"
         )
+    return layer_of(mount, target)
+
+
+def layer_of(mount: mounts.Mounted, target: str) -> Layer:
+    """The layer of an overlay mount; Unfit as for :func:`find`."""
     upper, work = mount.option("upperdir"), mount.option("workdir")
     if not upper or not work:
         raise Unfit("the root filesystem's overlay has no writable layer")
-    folder = _folder(mount, upper)
-    upper, work = os.path.join(folder, upper), os.path.join(folder, work)
+    folder = _folder(mount, _name(upper))
+    upper, work = os.path.join(folder, _name(upper)), os.path.join(folder, _name(work))
     try:
         status = os.stat(upper)
         content = os.listdir(upper)
@@ -103,7 +109,7 @@ def reset(layer: Layer, *, mount: bool = True) -> None:
     os.chown(layer.upper, layer.owner, layer.group)
     os.chmod(layer.upper, layer.mode)
     for name in os.listxattr(layer.upper):
-        if name.startswith(("user.", "security.capability")):
+        if name.startswith(("user.", "security.capability", "trusted.overlay.")):
             os.removexattr(layer.upper, name)
     if not mount:
         return
@@ -122,7 +128,7 @@ def _folder(mount: mounts.Mounted, upper: str) -> str:
     ``<id>/fs`` relative to ``snapshots`` when the option gets long.
     """
     lower = mount.option("lowerdir") or mount.option("lowerdir+") or "/"
-    first = lower.split(":")[0]
+    first = _name(re.split(r"(?<!\\):", lower)[0])
     if first.startswith("/"):
         return "/"
     if not upper.startswith("/"):
@@ -133,9 +139,14 @@ def _folder(mount: mounts.Mounted, upper: str) -> str:
     raise Unfit(f"the root filesystem's layer {first!r} is nowhere above {upper}")
 
 
+def _name(option: str) -> str:
+    """The path that an option means: a backslash hides a comma, a colon or a backslash."""
+    return re.sub(r"\\(.)", r"\1", option)
+
+
 def _data(mount: mounts.Mounted) -> str:
     kept = [option for option in mount.options if option.split("=")[0] not in _SHOWN_ONLY]
-    return ",".join(option.replace(",", "\\,") for option in kept)
+    return ",".join(kept)  # commas in names still have the backslash they were given with
 
 
 def _empty(folder: str) -> None:

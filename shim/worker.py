@@ -150,11 +150,22 @@ def _check_mounts(manifest: snapshot.Manifest, found: list[snapshot.Mount]) -> N
 def _apply_rootfs(
     record: Journal, order: plan.Plan, spec: dict[str, Any], tick: Callable[[], None]
 ) -> None:
-    if order.rootfs_diff is None:
+    """Apply the snapshot's changed files; put on record what a failed restore gives back.
+
+    Even without changed files the runtime makes mount points, and CRIU files that were deleted
+    while open. A root filesystem that is no overlay is given back by nobody then, as little as
+    after a failed ordinary start.
+    """
+    try:
+        layer = overlay.find(record.rootfs_path)
+    except Unfit:
+        if order.rootfs_diff is not None:
+            raise
         return
-    layer = overlay.find(record.rootfs_path)
     record.rootfs = asdict(layer)
     record.save()
+    if order.rootfs_diff is None:
+        return
     capabilities = oci.security_profile(spec)["capabilities"]["bounding"]
     rootfs_apply.apply(order.rootfs_diff, layer.target, tick, devices="CAP_MKNOD" in capabilities)
 

@@ -1,0 +1,103 @@
+"""A program that is run, watched and never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from shim import supervise
+from shim.errors import Unfit
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def soon() -> float:
+    return time.monotonic() + 20
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def until(condition: object, seconds: float = 10) -> bool:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 9", 9), ("kill -9 $$", 137)])
+def test_the_status(script: str, status: int) -> None:
+    assert supervise.run("/bin/sh", ["-c", script], soon()) == status
+
+
+def test_a_deadline_kills_the_whole_group(tmp_path: Path) -> None:
+    script = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
+    begun = time.monotonic()
+    with pytest.raises(supervise.DeadlineError):
+        supervise.run("/bin/sh", ["-c", script], begun + 0.5)
+    assert time.monotonic() - begun < 5
+    child = int((tmp_path / "pid").read_text())
+    assert until(lambda: not alive(child))
+
+
+def test_output_and_environment(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "out", os.O_CREAT | os.O_WRONLY)
+    try:
+        supervise.run(
+            "/bin/sh", ["-c", 'echo "$A"; echo err >&2'], soon(),
+            environment={"A": "value"}, output=fd,
+        )  # fmt: skip
+    finally:
+        os.close(fd)
+    assert (tmp_path / "out").read_text() == "value\nerr\n"
+
+
+def test_a_program_that_is_none() -> None:
+    with pytest.raises(Unfit, match="/absent/runc cannot be started"):
+        supervise.run("/absent/runc", [], soon())
+
+
+def test_a_signal_handler_that_raises_ends_the_program(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(_number: int, _frame: object) -> None:
+        raise Stop
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    try:
+        with pytest.raises(Stop):
+            supervise.run("/bin/sh", ["-c", f"echo $$ > {tmp_path}/pid; sleep 60"], soon())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def test_the_program_dies_with_a_killed_supervisor(tmp_path: Path) -> None:
+    code = (
+        "import time\nfrom shim import supervise\n"
+        f"supervise.run('/bin/sh', ['-c', 'echo $$ > {tmp_path}/pid; exec sleep 60'], "
+        "time.monotonic() + 60)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as supervisor:
+        assert until((tmp_path / "pid").exists)
+        assert until(lambda: (tmp_path / "pid").read_text().strip() != "")
+        supervisor.kill()
+    child = int((tmp_path / "pid").read_text())
+    assert until(lambda: not alive(child))
