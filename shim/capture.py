@@ -272,7 +272,7 @@ def _criu_order(
         work=order.work,
         external=found.external,
         namespaces=external_namespaces(container),
-        freezer=container.freezer,
+        freezer=_freezer(container),
         leave_running=order.leave_running,
         network_lock=method,
         script=script,
@@ -280,6 +280,17 @@ def _criu_order(
         ghost_limit=_GHOST_LIMIT,
         watched=watches.paths(container),
     )
+
+
+def _freezer(container: ContainerRef) -> Path | None:
+    """The freezer that CRIU shall use; None: it stops every process by itself.
+
+    A process that a signal has stopped cannot be seized while it is frozen by cgroup v1: the
+    kernel waits for it to change its kind of stop (ptrace_attach), and it cannot run to do so.
+    """
+    if container.cgroup_version == 1 and procfs.has_stopped(container):
+        return None
+    return container.freezer
 
 
 def mounts_of(container: ContainerRef) -> external.Sorted:

@@ -143,6 +143,12 @@ def tree_pids(container: ContainerRef, proc: Path = PROC) -> list[int]:
     return _tree(container.pid, {pid: status.parent for pid, status in statuses.items()})
 
 
+def has_stopped(container: ContainerRef, proc: Path = PROC) -> bool:
+    """Whether a signal (SIGSTOP, job control) has stopped a process of the container."""
+    statuses = (_status(pid, proc) for pid in tree_pids(container, proc))
+    return any(status is not None and status.state == "T" for status in statuses)
+
+
 def _tree(root: int, parents: dict[int, int]) -> list[int]:
     children: dict[int, list[int]] = {}
     for pid, parent in sorted(parents.items()):
