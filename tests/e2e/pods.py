@@ -25,7 +25,7 @@ from tests.node.node import Node
 
 NAMESPACE = "e2e"
 WORKLOADS = "/opt/workloads"
-PODS = "/var/lib/e2e/pods"
+PODS = "/var/lib/kubelet/e2e"
 PORT = 8080
 GATEWAY = "10.88.0.1"
 """The node, as pods see it: the address of CNI's bridge (tests/node/files/cni.conflist)."""

@@ -381,9 +381,10 @@ class Credentials(Behaviour):
     FIELDS = ("Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Seccomp:", "Umask")
 
     def set_up(self) -> None:
+        # A container without capabilities may do neither.
+        attempt(lambda: os.setgroups([0, 4, 2000]))
+        attempt(lambda: call("prctl", PR_CAPBSET_DROP, CAP_CHOWN, 0, 0, 0))
         if os.geteuid() == 0:
-            os.setgroups([0, 4, 2000])
-            call("prctl", PR_CAPBSET_DROP, CAP_CHOWN, 0, 0, 0)
             call("prctl", PR_SET_KEEPCAPS, 1, 0, 0, 0)
         self.before = self._read()
 
