@@ -31,9 +31,9 @@ class Health:
         """
         if address.startswith("/"):
             self._socket = Path(address)
-            self._socket.unlink(missing_ok=True)
-            self._server = await asyncio.start_unix_server(self._client, path=address, limit=_LIMIT)
-            self._socket.chmod(0o600)
+            self._server = await asyncio.start_unix_server(
+                self._client, sock=listen(self._socket), limit=_LIMIT
+            )
         else:
             host, _, port = address.rpartition(":")
             self._server = await asyncio.start_server(
