@@ -66,7 +66,7 @@ def observe(seen: Observation, staged: Path, options: argparse.Namespace) -> Non
         staged.rename(Path(options.manifests) / staged.name)
         wait_for_address(seen, options.socket, deadline)
         seen.embeddings = ask_until_answered(seen, options, deadline)
-        read_times(seen, options.socket)
+        read_times(seen, options.socket, deadline)
     except (OSError, RpcError, RuntimeError) as error:
         seen.error = f"{type(error).__name__}: {error}"
 
@@ -119,7 +119,7 @@ def ask_until_answered(
     raise TimeoutError(f"no embeddings; the last answer: {last}")
 
 
-def read_times(seen: Observation, socket: str) -> None:
+def read_times(seen: Observation, socket: str, deadline: float) -> None:
     """Read when the container was made and started, by containerd's record."""
     query = cri.ContainerFilter(label_selector={NAME_LABEL: seen.pod})
     with SyncRuntimeClient(socket) as runtime:
@@ -127,10 +127,15 @@ def read_times(seen: Observation, socket: str) -> None:
         if not found:
             raise RuntimeError("containerd knows no container of it")
         newest = max(found, key=lambda item: item.created_at)
-        status = runtime.container_status(newest.id).status
-    seen.container = newest.id
-    seen.created = status.created_at / 1e9
-    seen.started = status.started_at / 1e9
+        seen.container = newest.id
+        seen.created = newest.created_at / 1e9
+        # A restored process may answer before containerd has noted that it runs.
+        while time.time() < deadline:
+            seen.started = runtime.container_status(newest.id).status.started_at / 1e9
+            if seen.started:
+                return
+            time.sleep(REFUSED_PAUSE)
+    raise TimeoutError("containerd does not say that its container was started")
 
 
 def main() -> int:

@@ -83,9 +83,10 @@ def timeline(outcome: Outcome) -> str:
     scale = WIDTH / max(start.first_answer_s for start in starts)
     lines = ["from kubelet's request:  ░ container is made and started   █ until the first answer"]
     for start in starts:
-        making = max(1, round(start.start_s * scale))
-        answering = max(1, round((start.first_answer_s - start.start_s) * scale))
-        bar = "░" * making + "█" * answering
+        # A restored process may answer before containerd has noted that its container runs.
+        whole = max(1, round(start.first_answer_s * scale))
+        making = min(whole, max(0, round(start.start_s * scale)))
+        bar = "░" * making + "█" * (whole - making)
         lines.append(f"{start.pod:<{name_width}}  {bar} {start.first_answer_s:.2f} s")
     return "\n".join(lines)
 

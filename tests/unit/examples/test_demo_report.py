@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -84,3 +85,12 @@ def test_bars_are_to_scale(outcome: Outcome) -> None:
     assert cells("cold-n1") == pytest.approx(60, abs=1)
     assert cells("third-n1") == pytest.approx(15, abs=1)
     assert lines["first-n1"].endswith("0.50 s")
+
+
+@pytest.mark.parametrize("started", [0.0, 100.6, 101.5, 1e9])
+def test_a_pod_may_answer_before_it_is_noted_as_running(outcome: Outcome, started: float) -> None:
+    early = replace(a_start("early-n1", 0.5), started=started)
+    odd = replace(outcome, one_by_one=[Restored(early, equal=True, phases={})])
+    bars = timeline(odd).splitlines()
+    assert max(len(bar) for bar in bars) < 100
+    assert bars[2].startswith("early-n1") and bars[2].endswith("0.50 s")
