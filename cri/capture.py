@@ -52,6 +52,12 @@ class Captured:
     warnings: list[Finding] = field(default_factory=list)
 
 
+def check(target: Target, options: Options, destination: Path) -> list[Finding]:
+    """What stands in the way of a capture, failures first; Unfit while another one runs."""
+    with capture.exclusive(target.container.id, options.run):
+        return look(target, options, destination)[1]
+
+
 def look(target: Target, options: Options, destination: Path) -> tuple[Picture, list[Finding]]:
     """Preflight: what the container is, and what stands in the way of a capture."""
     seen = inspection.picture(target.container, criu=options.criu, store=destination)
@@ -79,19 +85,25 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
     check_name(name)
     begin = time.monotonic()
     needs = host.facts(options.criu)
-    seen, findings = look(target, options, store.root)
-    warnings = require(target, findings)
     published: list[tuple[str, snapshot.Manifest]] = []
 
     def publish(stage: Path, frozen: float) -> None:
         stdio = json.loads((stage / snapshot.IMAGES / capture.DESCRIPTORS).read_bytes())
         artifacts = manifesting.hash_files(stage)
-        manifest = manifesting.build(target, seen, needs, artifacts, stdio, frozen)
+        manifest = manifesting.build(
+            target, seen, needs, artifacts, stdio=stdio, frozen_seconds=frozen
+        )
         digest = store.publish(stage, snapshot.encode(manifest))
         store.set_name(target.namespace, name, digest)
         published.append((digest, manifest))
 
-    with store.stage() as stage, _work(options.run) as work:
+    with (
+        capture.exclusive(target.container.id, options.run) as lock,
+        store.stage() as stage,
+        _work(options.run) as work,
+    ):
+        seen, findings = look(target, options, store.root)
+        warnings = require(target, findings)
         result = capture.dump(
             target.container,
             Order(
@@ -103,6 +115,7 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
                 timeout=options.timeout,
                 before_end=lambda: publish(stage, 0.0),
             ),
+            lock=lock,
         )
         if not options.stop:
             with _written():
@@ -127,9 +140,12 @@ def export(target: Target, location: Path, options: Options) -> DumpResult:
     """
     if not location.is_absolute() or location.name in ("", ".", ".."):
         raise Refused(f"the location {str(location)!r} is not an absolute path of a file")
-    _, findings = look(target, options, location.parent)
-    require(target, findings)
-    with _beside(location) as folder, _work(options.run) as work:
+    with (
+        capture.exclusive(target.container.id, options.run) as lock,
+        _beside(location) as folder,
+        _work(options.run) as work,
+    ):
+        require(target, look(target, options, location.parent)[1])
         stage = folder / "stage"
         stage.mkdir(mode=0o700)
         result = capture.dump(
@@ -142,6 +158,7 @@ def export(target: Target, location: Path, options: Options) -> DumpResult:
                 timeout=options.timeout,
                 scratch=(folder,),
             ),
+            lock=lock,
         )
         with _written():
             archive.write(target, stage, work, location)

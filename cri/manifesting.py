@@ -25,6 +25,7 @@ def build(
     seen: Picture,
     host: HostNeeds,
     artifacts: list[Artifact],
+    *,
     stdio: list[str],
     frozen_seconds: float,
 ) -> Manifest:

@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -81,16 +81,17 @@ class DumpResult:
     """Name → seconds: freeze and memory (by CRIU), files."""
 
 
-def dump(container: ContainerRef, order: Order) -> DumpResult:
-    """Dump a container.
+def dump(container: ContainerRef, order: Order, *, lock: int | None = None) -> DumpResult:
+    """Dump a container; ``lock`` is that of :func:`exclusive`, if the caller holds it.
 
     Raises Unfit when another capture of it runs or its root filesystem is no overlay,
-    CaptureFailed (with the end of CRIU's log) when the dump fails or takes too long, OSError only
-    for a stage that cannot be written. In each case the container runs on and nothing is left.
+    CaptureFailed (with the end of CRIU's log) when the dump fails or takes too long. In each case
+    the container runs on and nothing is left.
     """
-    with locked(container.id, order.run) as lock:
+    with ExitStack() as stack:
+        if lock is None:
+            lock = stack.enter_context(exclusive(container.id, order.run))
         _record_path(container.id, order.run).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        recover(container.id, order.run)
         overlay = rootfs.overlay_at(container.rootfs)
         shared = _shm_folder(container)
         record = Record(
@@ -119,6 +120,17 @@ def dump(container: ContainerRef, order: Order) -> DumpResult:
             stage=order.stage,
         )
         return _guarded_dump(container, order, record, files, lock)
+
+
+@contextmanager
+def exclusive(container_id: str, run: Path = DEFAULT_RUN) -> Iterator[int]:
+    """The only capture of a container, with what an earlier one that was killed left undone.
+
+    Unfit while another one runs.
+    """
+    with locked(container_id, run) as lock:
+        recover(container_id, run)
+        yield lock
 
 
 def recover(container_id: str, run: Path = DEFAULT_RUN) -> list[str]:
@@ -205,8 +217,7 @@ def _guarded_dump(
                     process.follow(
                         handshake, lambda: _while_frozen(files, order, deadline), deadline
                     )
-            if process.status != 0:
-                raise _failure(process.status, order)
+            _check_status(process.status, order)
         except BaseException as error:
             leftovers.undo(record, touched=touched)
             path.unlink(missing_ok=True)
@@ -305,7 +316,10 @@ def mounts_of(container: ContainerRef) -> external.Sorted:
     )
 
 
-def _failure(status: int, order: Order) -> CaptureFailed:
+def _check_status(status: int, order: Order) -> None:
+    """CaptureFailed, with what CRIU's log tells, unless CRIU succeeded."""
+    if status == 0:
+        return
     lines = log.tail(order.work / command.LOG)
     meaning = log.explain(lines)
     if not lines or not meaning:
@@ -319,7 +333,7 @@ def _failure(status: int, order: Order) -> CaptureFailed:
         why = f"CRIU ended with status {status}: {lines[-1]}"
     else:
         why = f"CRIU ended with status {status} and said nothing"
-    return CaptureFailed(f"the dump failed, the container runs on: {why}", detail="\n".join(lines))
+    raise CaptureFailed(f"the dump failed, the container runs on: {why}", detail="\n".join(lines))
 
 
 def _not_written(error: OSError) -> PodthawError:

@@ -100,6 +100,9 @@ class Run:
                 handshake.accept()
                 while_frozen()
                 handshake.answer()
+        except BaseException:
+            handshake.refuse()
+            raise
         finally:
             os.close(pidfd)
 

@@ -105,36 +105,17 @@ def sort(
 
     ``masked_files`` are those masked paths that are no directories (:func:`masked_files`).
     """
-    binds, cgroups = set(), []
-    for wanted in oci.spec_mounts(spec):
-        target = secure_join(rootfs, str(wanted.get("destination", "")))
-        if oci.is_bind(wanted):
-            binds.add(target)
-        elif wanted.get("type") == "cgroup":
-            cgroups.append(target)
-    devices = {secure_join(rootfs, path) for path in oci.device_paths(spec)}
-    masked = set(masked_files)
-    own_cgroup_namespace = oci.namespace_path(spec, "cgroup") is not None
-
+    places = _Places.of(spec, rootfs, masked_files)
     external: dict[str, External] = {}
     submounts, unsupported = [], []
     outside: dict[int, Mounted] = {}  # id of a bind mount of the spec, or of one inside it
     for mount in listed:
-        target = mount.target
-        if target == "/":
+        name = places.name(mount)
+        if mount.target == "/":
             continue
-        name = None
-        if target in binds or target in devices:
-            name = target
-        elif target in masked:
-            name = "/dev/null"
-        elif mount.type == "cgroup" and not own_cgroup_namespace and _is_below(target, cgroups):
-            name = target
-        elif target.startswith("/dev/") and mount.type in ("devtmpfs", "tmpfs") and _is_node(mount):
-            name = target  # a device that the runtime bound because it may not make nodes
-        if name is not None:
-            external[target] = External(target=target, name=name)
-            if target in binds:
+        if name:
+            external[mount.target] = External(target=mount.target, name=name)
+            if mount.target in places.binds:
                 outside[mount.id] = mount
         elif mount.parent in outside:
             submounts.append((mount, outside[mount.parent]))
@@ -146,6 +127,43 @@ def sort(
         submounts=tuple(submounts),
         unsupported=tuple(unsupported),
     )
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the runtime mounts what."""
+
+    binds: frozenset[str]
+    cgroups: frozenset[str]
+    """Of cgroup v1, where the container has no cgroup namespace: a bind mount a controller."""
+    devices: frozenset[str]
+    masked: frozenset[str]
+
+    @classmethod
+    def of(cls, spec: oci.Spec, rootfs: Path, masked: Iterable[str]) -> _Places:
+        binds, cgroups = set(), set()
+        own_cgroups = oci.namespace_path(spec, "cgroup") is not None
+        for wanted in oci.spec_mounts(spec):
+            target = secure_join(rootfs, str(wanted.get("destination", "")))
+            if oci.is_bind(wanted):
+                binds.add(target)
+            elif wanted.get("type") == "cgroup" and not own_cgroups:
+                cgroups.add(target)
+        devices = {secure_join(rootfs, path) for path in oci.device_paths(spec)}
+        return cls(frozenset(binds), frozenset(cgroups), frozenset(devices), frozenset(masked))
+
+    def name(self, mount: Mounted) -> str | None:
+        """The key of a mount that the runtime gives back, None for another one."""
+        target = mount.target
+        if target in self.binds or target in self.devices:
+            return target
+        if target in self.masked:
+            return "/dev/null"
+        if mount.type == "cgroup" and _is_below(target, self.cgroups):
+            return target
+        if target.startswith("/dev/") and mount.type in ("devtmpfs", "tmpfs") and _is_node(mount):
+            return target  # a device that the runtime bound because it may not make nodes
+        return None
 
 
 def masked_files(spec: oci.Spec, root: Path) -> list[str]:

@@ -63,13 +63,18 @@ class Handshake:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._asked.sendall(GO)
 
+    def refuse(self) -> None:
+        """Say that something failed: CRIU resumes the container."""
+        if self._asked is not None:
+            self._asked.close()
+            self._asked = None
+        self._socket.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._asked is not None:
-            self._asked.close()
-        self._socket.close()
+        self.refuse()
         self.address.unlink(missing_ok=True)
 
 

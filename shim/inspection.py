@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from shim import capture, external, host, leftovers, mounts, preflight, procfs, rootfs, shm
@@ -98,10 +99,8 @@ def _files(container: ContainerRef) -> int:
         folders = [rootfs.overlay_at(container.rootfs).upper]
     except Unfit:
         folders = []
-    try:
+    with suppress(Unfit):
         folders.append(Path(shm.source_of(container.spec)))
-    except Unfit:
-        pass
     for folder in folders:
         for place, _, names in os.walk(folder):
             for name in names:

@@ -87,7 +87,8 @@ class Criu:
 def undo(record: Record, criu: Criu | None = None, *, touched: bool = True) -> list[str]:
     """Bring a container back to where it was before the capture; safe to repeat.
 
-    ``touched`` is False when CRIU was not started yet: then only files are removed. Returns what had to be done, for the log. Never raises: each step helps by itself.
+    ``touched`` is False when CRIU was not started yet: then only files are removed. Returns what
+    had to be done, for the log. Never raises: each step helps by itself.
     """
     done: list[str] = []
     if criu is not None:
@@ -103,8 +104,8 @@ def undo(record: Record, criu: Criu | None = None, *, touched: bool = True) -> l
     if touched and thaw(record.freezer, record.cgroup_version):
         done.append("thawed the container")
     for folder in record.link_folders if touched else ():
-        if count := remove_links(Path(folder), record.since):
-            done.append(f"removed {count} temporary names in {folder}")
+        count = remove_links(Path(folder), record.since)
+        done += [f"removed {count} temporary names in {folder}"] if count else []
     for path in record.scratch:
         _remove(Path(path))
     return done
@@ -126,11 +127,8 @@ def stop(criu: Criu, *, patience: float = 10.0) -> None:
             return
         with contextlib.suppress(OSError, ValueError):
             _limit_file_size(criu.pid)
-        _signal_children(criu.pid, signal.SIGTERM)
-        if not _gone(pidfd, patience):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(criu.pid, signal.SIGKILL)
-            _gone(pidfd, patience)
+        _gone(pidfd, patience)
+        _end_group(criu.pid, patience)
     finally:
         os.close(pidfd)
 
@@ -295,16 +293,27 @@ def _limit_file_size(pid: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
 
 
-def _signal_children(pid: int, number: int) -> None:
-    """Signal what CRIU started and waits for (its script, tar, iptables), not CRIU."""
+def _end_group(leader: int, seconds: float) -> None:
+    """Kill a process group and wait until none of it runs any more.
+
+    CRIU may be below a wrapper, and it holds the container until it is gone itself.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and any(_in_group(name, leader) for name in os.listdir("/proc")):
+        time.sleep(0.01)
+
+
+def _in_group(name: str, leader: int) -> bool:
+    if not name.isdecimal():
+        return False
     try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        text = Path("/proc", name, "stat").read_text()
     except OSError:
-        return
-    for child in text.split():
-        with contextlib.suppress(OSError):
-            if os.getpgid(int(child)) == pid and int(child) != pid:
-                os.kill(int(child), number)
+        return False
+    state, _, group = text[text.rfind(")") + 2 :].split()[:3]
+    return int(group) == leader and state not in "ZX"
 
 
 def _gone(pidfd: int, seconds: float) -> bool:

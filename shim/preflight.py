@@ -17,8 +17,10 @@ from shim.picture import Picture
 
 _SHARED = {
     "pid": (
-        "the pod shares one PID namespace, and the process ids of a restored container would "
-        "clash with its neighbours'",
+        (
+            "the pod shares one PID namespace, and the process ids of a restored container would "
+            "clash with its neighbours'"
+        ),
         "set shareProcessNamespace and hostPID to false",
     ),
     "user": (

@@ -99,17 +99,19 @@ def _write(
     fill: Callable[[_Writer], None],
 ) -> int:
     fd = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        with tarfile.open(
+    with (
+        os.fdopen(fd, "wb") as file,
+        tarfile.open(
             fileobj=file,
             mode="w",
             format=tarfile.PAX_FORMAT,
             encoding="utf-8",
             errors="surrogateescape",
-        ) as tar:
-            tar.copybufsize = 1 << 20  # type: ignore[attr-defined]
-            writer = _Writer(tar, skip, check)
-            fill(writer)
+        ) as tar,
+    ):
+        tar.copybufsize = 1 << 20  # type: ignore[attr-defined]
+        writer = _Writer(tar, skip, check)
+        fill(writer)
     if not writer.entries:
         target.unlink()
     return writer.entries
@@ -227,9 +229,6 @@ def _add(writer: _Writer, source: Path, path: str, status: os.stat_result, prefi
     info.mode = stat.S_IMODE(mode)
     info.uid, info.gid = status.st_uid, status.st_gid
     info.mtime = status.st_mtime_ns // 10**9
-    headers: dict[str, str] = {}
-    if status.st_mtime_ns % 10**9:
-        headers["mtime"] = _seconds(status.st_mtime_ns)
     inode = (status.st_dev, status.st_ino)
     if status.st_nlink > 1 and not stat.S_ISDIR(mode):
         first = writer.links.setdefault(inode, path)
@@ -238,13 +237,27 @@ def _add(writer: _Writer, source: Path, path: str, status: os.stat_result, prefi
             writer.tar.addfile(info)
             writer.entries += 1
             return
-    for name, value in _xattrs(source):
-        if not (prefix and name.startswith(prefix)):
-            headers[XATTR + name] = os.fsdecode(value)
-    info.pax_headers = headers
+    info.pax_headers = _headers(source, status, prefix)
     if stat.S_ISREG(mode):
         _add_file(writer, source, info)
         return
+    _set_type(info, source, status)
+    writer.tar.addfile(info)
+    writer.entries += 1
+
+
+def _headers(source: Path, status: os.stat_result, prefix: str) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    if status.st_mtime_ns % 10**9:
+        headers["mtime"] = _seconds(status.st_mtime_ns)
+    for name, value in _xattrs(source):
+        if not (prefix and name.startswith(prefix)):
+            headers[XATTR + name] = os.fsdecode(value)
+    return headers
+
+
+def _set_type(info: tarfile.TarInfo, source: Path, status: os.stat_result) -> None:
+    mode = status.st_mode
     if stat.S_ISDIR(mode):
         info.type = tarfile.DIRTYPE
     elif stat.S_ISLNK(mode):
@@ -254,8 +267,6 @@ def _add(writer: _Writer, source: Path, path: str, status: os.stat_result, prefi
     else:
         info.type = tarfile.CHRTYPE if stat.S_ISCHR(mode) else tarfile.BLKTYPE
         info.devmajor, info.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    writer.tar.addfile(info)
-    writer.entries += 1
 
 
 def _add_file(writer: _Writer, source: Path, info: tarfile.TarInfo) -> None:

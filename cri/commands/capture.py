@@ -116,7 +116,7 @@ def _export(found: Target, options: Options, location: Path) -> int:
 
 
 def _check(found: Target, configured: Settings, options: Options, args: argparse.Namespace) -> int:
-    _, findings = capture.look(found, options, configured.store)
+    findings = capture.check(found, options, configured.store)
     failures = sum(finding.severity == "fail" for finding in findings)
     if args.output != "table":
         value = {"ready": not failures, "findings": [asdict(finding) for finding in findings]}

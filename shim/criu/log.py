@@ -27,8 +27,10 @@ _MEANINGS: Sequence[tuple[str, str]] = (
     (r"File too large", "CRIU was stopped at its deadline"),
     (
         r"anon_inode:\[io_uring\]",
-        "a process uses io_uring, which CRIU cannot capture; switch it off in the program "
-        "(UV_USE_IO_URING=0 for libuv) or deny its system calls in the seccomp profile",
+        (
+            "a process uses io_uring, which CRIU cannot capture; switch it off in the program "
+            "(UV_USE_IO_URING=0 for libuv) or deny its system calls in the seccomp profile"
+        ),
     ),
     (r"Can't dump file .* of that type .*\(chr ", "a process has a device file open"),
     (r"Can't dump file .* of that type", "a process has a file open that CRIU cannot capture"),
@@ -39,8 +41,10 @@ _MEANINGS: Sequence[tuple[str, str]] = (
     (r"Can't dump nested", "a process runs in namespaces of its own"),
     (r"[Nn]ested mount namespaces", "a process runs in a mount namespace of its own"),
     (
-        r"doesn't have a proper root mount|FS mnt .* unsupported|No root found for tree|"
-        r"Can't mount .* unsupported|fs ?type .* (is )?(not|un)supported",
+        (
+            r"doesn't have a proper root mount|FS mnt .* unsupported|No root found for tree|"
+            r"Can't mount .* unsupported|fs ?type .* (is )?(not|un)supported"
+        ),
         "the container has a mount that CRIU cannot capture",
     ),
     (
