@@ -93,4 +93,5 @@ def test_a_pod_may_answer_before_it_is_noted_as_running(outcome: Outcome, starte
     odd = replace(outcome, one_by_one=[Restored(early, equal=True, phases={})])
     bars = timeline(odd).splitlines()
     assert max(len(bar) for bar in bars) < 100
-    assert bars[2].startswith("early-n1") and bars[2].endswith("0.50 s")
+    assert bars[2].startswith("early-n1")
+    assert bars[2].endswith("0.50 s")
