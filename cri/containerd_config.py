@@ -93,7 +93,7 @@ def _read_all(path: Path) -> Iterator[Source]:
         if not isinstance(imports, list) or not all(isinstance(one, str) for one in imports):
             raise Refused(f"{current}: imports: wanted a list of paths, found {imports!r}")
         for one in imports:
-            pending += _matches(current.parent / os.path.normpath(one))
+            pending += _matches(Path(os.path.normpath(current.parent / one)))
 
 
 def _matches(path: Path) -> list[Path]:
