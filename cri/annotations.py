@@ -40,6 +40,7 @@ _SIGNALS = {
     if one not in (signal.SIGKILL, signal.SIGSTOP)
 }
 _MAX_WARNINGS = 10
+_SHOWN = 200  # characters; a name with its digest fits
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,10 @@ class Reading:
     problem: PodthawError | None = None
     """Why the wish cannot be read or served; what happens then, ``on_failure`` says."""
     on_failure: OnFailure = "cold"
+    meant: bool = False
+    """Whether an annotation asks for a snapshot for this container, rightly or not."""
     text: str = ""
-    """The snapshot as the user wrote it, shortened; empty when the container is not meant."""
+    """The snapshot as the user wrote it; quoted and cut when it is not a plain short word."""
     warnings: tuple[str, ...] = ()
     """Sentences on what was ignored."""
 
@@ -120,7 +123,7 @@ def read(
         key = SNAPSHOT
     if key not in annotations:
         return Reading(on_failure=on_failure, warnings=tuple(warnings[:_MAX_WARNINGS]))
-    reading = Reading(on_failure=on_failure, text=annotations[key][:200])
+    reading = Reading(on_failure=on_failure, meant=True, text=_plain(annotations[key]))
     try:
         wish = _wish(annotations, key, defaults, named=named)
     except PodthawError as error:
@@ -129,6 +132,15 @@ def read(
         reading = replace(reading, wish=wish)
         warnings += _not_carried_out(wish)
     return replace(reading, warnings=tuple(warnings[:_MAX_WARNINGS]))
+
+
+def _plain(value: str) -> str:
+    """A value for messages and tables: as it is when that is harmless."""
+    return (
+        value
+        if value.isascii() and value.isprintable() and 0 < len(value) <= _SHOWN
+        else shown(value)
+    )
 
 
 def _wish(annotations: Mapping[str, str], key: str, defaults: Defaults, *, named: bool) -> Wish:

@@ -58,7 +58,7 @@ class Creation:
             )
         asked = dict(request.sandbox_config.annotations)
         reading = wishes.read(asked, request.config.metadata.name, self._options.defaults)
-        if not reading.text:
+        if not reading.meant:
             return await call.forward()
         return await self._decide(call, request, reading)
 

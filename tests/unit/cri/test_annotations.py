@@ -27,7 +27,7 @@ def test_a_name_with_the_defaults() -> None:
     reading = annotations.read({annotations.SNAPSHOT: "llama-8b"}, "web")
     assert reading.wish == annotations.Wish(reference=Reference("llama-8b"), named=False)
     assert (reading.on_failure, reading.problem, reading.warnings) == ("cold", None, ())
-    assert reading.text == "llama-8b"
+    assert (reading.meant, reading.text) == (True, "llama-8b")
 
 
 def test_a_name_with_its_digest() -> None:
@@ -48,6 +48,7 @@ def test_the_containers_own_annotation_goes_before_the_general_one() -> None:
 def test_an_annotation_for_another_container_does_not_mean_this_one() -> None:
     reading = annotations.read({annotations.SNAPSHOT + ".web": "x"}, "init")
     assert (reading.wish, reading.problem, reading.warnings) == (None, None, ())
+    assert not reading.meant
 
 
 @pytest.mark.parametrize("value", ["oci://registry/repo:tag", "s3://bucket/key", "auto"])
@@ -74,6 +75,8 @@ def test_a_malformed_name_is_a_problem_and_follows_on_failure(value: str) -> Non
         assert isinstance(reading.problem, Refused)
         assert str(reading.problem).startswith("podthaw.dev/snapshot: ")
         assert reading.on_failure == policy
+        assert reading.meant
+        assert reading.text.isprintable()
 
 
 def test_a_malformed_policy_is_taken_as_cold_and_warned_of() -> None:
@@ -222,6 +225,8 @@ def test_whatever_is_typed_reading_never_raises_and_never_lets_a_path_through(
 ) -> None:
     reading = annotations.read(asked, container)
     assert not (reading.wish and reading.problem)
+    assert reading.meant == bool(reading.wish or reading.problem)
+    assert reading.text.isprintable()
     assert len(reading.warnings) <= annotations._MAX_WARNINGS
     assert all("\n" not in warning for warning in reading.warnings)
     if reading.problem:

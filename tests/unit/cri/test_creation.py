@@ -244,6 +244,8 @@ class TestFail:
             (STRICT, "podthaw: small was not restored: there is no snapshot small"),
             ({**STRICT, wishes.TCP: "x"}, "podthaw.dev/tcp is 'x', wanted close or established"),
             ({**STRICT, wishes.SNAPSHOT: "auto"}, "not yet supported"),
+            ({**STRICT, wishes.SNAPSHOT: ""}, "podthaw: '' was not restored"),
+            ({**STRICT, wishes.SNAPSHOT: "a\nb"}, r"podthaw: 'a\\nb' was not restored"),
         ],
     )
     def test_the_start_fails_with_the_reason(
