@@ -85,10 +85,20 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def document(value: Any, form: str) -> str:  # noqa: ANN401 - whatever JSON can hold
     """A value as ``json`` or ``yaml`` text."""
     if form == "json":
-        return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        # A lone surrogate has no UTF-8, and JSON may hold one.
+        return text if _is_utf8(text) else json.dumps(value, indent=2) + "\n"
     import yaml  # noqa: PLC0415 - takes longer to load than most commands take to run
 
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def say(text: str) -> None:

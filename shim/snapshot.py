@@ -11,13 +11,16 @@ A snapshot is a directory that never changes once it is published:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+import os
+import stat
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
-from shim.errors import Broken
+from shim.errors import Broken, Unfit
 
 FORMAT = 1
 """Version of the manifest and of the layout. A reader refuses a newer one."""
@@ -26,6 +29,9 @@ MANIFEST = "manifest.json"
 ROOTFS = "rootfs.tar"
 SHM = "shm.tar"
 IMAGES = "images"
+
+_MAX_MANIFEST = 64 << 20  # bytes; a process table of thousands takes one
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,47 +144,99 @@ def digest(data: bytes) -> str:
 
 
 def decode(data: bytes) -> Manifest:
-    """Read a manifest; Broken with the reason when it is not a good one."""
+    """Read a manifest; Broken with the reason when it is not a good one.
+
+    Every field is checked for its type, so that whoever uses a manifest can rely on it.
+    """
     try:
-        raw: dict[str, Any] = json.loads(data)
-        if not isinstance(raw, dict) or not isinstance(raw.get("format"), int):
+        raw = json.loads(data)
+        if not isinstance(raw, dict) or type(raw.get("format")) is not int:
             raise Broken("the snapshot's manifest has no format number")
         if raw["format"] > FORMAT:
             raise Broken(
                 f"the snapshot has format {raw['format']}, this Podthaw reads up to {FORMAT}"
             )
-        manifest = Manifest(
-            **{
-                **raw,
-                "source": Source(**raw["source"]),
-                "host": HostNeeds(**raw["host"]),
-                "mounts": [Mount(**mount) for mount in raw["mounts"]],
-                "processes": [Process(**process) for process in raw["processes"]],
-                "artifacts": [Artifact(**artifact) for artifact in raw["artifacts"]],
-            }
-        )
+        manifest = _make(Manifest, raw)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Broken(f"the snapshot's manifest cannot be read: {error}") from error
     for artifact in manifest.artifacts:
-        _check_path(artifact)
+        _check_artifact(artifact)
     return manifest
 
 
 def read(folder: Path, wanted: str) -> Manifest:
-    """Read the manifest of the snapshot in ``folder``, which must have the digest ``wanted``."""
+    """Read the manifest of the snapshot in ``folder``, which must have the digest ``wanted``.
+
+    Broken when it is missing or altered; Unfit when the file system fails to read it, as a shared
+    one may for a while.
+    """
     try:
-        data = (folder / MANIFEST).read_bytes()
+        data = _read_file(folder / MANIFEST)
+    except FileNotFoundError:
+        raise Broken("the snapshot has no manifest") from None
     except OSError as error:
-        raise Broken(f"the snapshot's manifest cannot be read: {error.strerror}") from error
+        if error.errno == errno.ELOOP:
+            raise _not_plain() from None
+        raise Unfit(f"the snapshot's manifest cannot be read: {error.strerror}") from error
     found = digest(data)
     if found != wanted:
         raise Broken(f"the snapshot's manifest was altered: wanted {wanted}, found {found}")
     return decode(data)
 
 
-def _check_path(artifact: Artifact) -> None:
+def _not_plain() -> Broken:
+    return Broken(f"{MANIFEST} of the snapshot is not a plain file of a manifest's size")
+
+
+def _read_file(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MANIFEST:
+            raise _not_plain()
+        return file.read()
+
+
+def _make(kind: type[_T], raw: object) -> _T:
+    """An object of one of the classes above from JSON, each field of its type."""
+    if not isinstance(raw, dict):
+        raise TypeError(f"wanted an object for {kind.__name__}, found {type(raw).__name__}")
+    values = dict(raw)
+    for one in fields(kind):  # type: ignore[arg-type]
+        if one.name in values:
+            where = f"{kind.__name__}.{one.name}"
+            values[one.name] = _value(str(one.type), values[one.name], where)
+    return kind(**values)
+
+
+def _value(annotation: str, raw: object, where: str) -> object:
+    if annotation.startswith("list["):
+        if not isinstance(raw, list):
+            raise TypeError(f"wanted a list for {where}, found {type(raw).__name__}")
+        return [_value(annotation[5:-1], one, where) for one in raw]
+    if annotation in _PARTS:
+        return _make(_PARTS[annotation], raw)
+    if type(raw) not in _JSON[annotation]:
+        raise TypeError(f"wanted {annotation} for {where}, found {type(raw).__name__}")
+    return raw
+
+
+_PARTS: dict[str, type] = {
+    part.__name__: part for part in (Source, HostNeeds, Mount, Process, Artifact)
+}
+_JSON: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),  # and not bool, which is one of its kinds
+    "float": (float, int),
+    "dict[str, Any]": (dict,),
+}
+
+
+def _check_artifact(artifact: Artifact) -> None:
     path = PurePosixPath(artifact.path)
     if not artifact.path or path.is_absolute() or ".." in path.parts or str(path) != artifact.path:
         raise Broken(f"the snapshot's manifest names the path {artifact.path!r}")
-    if not isinstance(artifact.size, int) or artifact.size < 0:
-        raise Broken(f"the snapshot's manifest gives {artifact.path} the size {artifact.size!r}")
+    if "\0" in artifact.path or artifact.path == MANIFEST:
+        raise Broken(f"the snapshot's manifest names the path {artifact.path!r}")
+    if not 0 <= artifact.size < 1 << 63:
+        raise Broken(f"the snapshot's manifest gives {artifact.path} the size {artifact.size}")

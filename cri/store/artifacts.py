@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from shim import snapshot
-from shim.errors import Broken
+from shim.errors import Broken, Unfit
 from shim.snapshot import Artifact, Manifest
 
 _CHUNK = 1 << 20
@@ -46,14 +46,17 @@ def check_listing(folder: Path, manifest: Manifest) -> list[str]:
     """What differs between the manifest and the files that are there, without reading them.
 
     One sentence for each artifact that is missing, is no regular file or has another size, and
-    for each file that the manifest does not know. Empty when all is well.
+    for each file that the manifest does not know. Empty when all is well. Unfit when the file
+    system fails, as a shared one may for a while.
     """
     wanted = {artifact.path: artifact for artifact in manifest.artifacts}
     problems = []
     try:
         found = dict(walk(folder))
+    except FileNotFoundError:
+        return ["the snapshot's folder is not there any more"]
     except OSError as error:
-        return [f"the snapshot's folder cannot be read: {error.strerror}"]
+        raise Unfit(f"the snapshot's folder cannot be read: {error.strerror}") from error
     for path, status in found.items():
         if stat.S_ISDIR(status.st_mode) or path == snapshot.MANIFEST:
             continue

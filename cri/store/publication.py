@@ -18,7 +18,7 @@ from cri.store import artifacts
 from cri.store.files import FULL, SNAPSHOTS, TMP, Area, write_all
 from cri.store.refs import hex_of
 from shim import snapshot
-from shim.errors import Broken, PodthawError, Unfit
+from shim.errors import Broken, Unfit
 
 _ATTEMPTS = 3
 
@@ -116,6 +116,6 @@ def _move_in(area: Area, folder: Path, digest: str) -> bool:
 def _is_whole(folder: Path, digest: str) -> bool:
     try:
         content = snapshot.read(folder, digest)
-    except PodthawError:
+    except Broken:
         return False
     return not artifacts.check_listing(folder, content)

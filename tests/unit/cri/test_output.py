@@ -54,6 +54,12 @@ def test_documents_can_be_read_back(value: object) -> None:
     assert yaml.safe_load(output.document(value, "yaml")) == value
 
 
+def test_a_text_without_utf8_can_be_printed() -> None:
+    value = {"a": "ä\ud800"}
+    assert json.loads(output.document(value, "json").encode()) == value
+    assert output.document(value, "yaml").encode()
+
+
 def test_documents_keep_the_order() -> None:
     assert output.document({"b": 1, "a": "ä"}, "json") == '{\n  "b": 1,\n  "a": "ä"\n}\n'
     assert output.document({"b": 1, "a": "ä"}, "yaml") == "b: 1\na: ä\n"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from cri.store import artifacts
 from shim import snapshot
-from shim.errors import Broken
+from shim.errors import Broken, Unfit
 from shim.snapshot import Manifest
 from tests.unit.cri.store.making import FILES, manifest, write
 
@@ -94,7 +95,18 @@ def test_disk_usage_counts_holes_and_links_once(tmp_path: Path) -> None:
     assert artifacts.disk_usage(tmp_path) == once
 
 
-def test_a_folder_that_cannot_be_read_is_a_sentence(tmp_path: Path, content: Manifest) -> None:
+def test_a_folder_that_is_gone_is_a_difference(tmp_path: Path, content: Manifest) -> None:
     assert artifacts.check_listing(tmp_path / "none", content) == [
-        "the snapshot's folder cannot be read: No such file or directory"
+        "the snapshot's folder is not there any more"
     ]
+
+
+def test_a_file_system_that_fails_is_no_damage(
+    folder: Path, content: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ill(_: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, "scandir", ill)
+    with pytest.raises(Unfit, match="the snapshot's folder cannot be read: Stale file handle"):
+        artifacts.check_listing(folder, content)
