@@ -36,6 +36,10 @@ def main() -> int:
             if command.verb == "start":
                 return restore.start(command, arguments, run)
             restore.before_delete(command, run)
+        elif command.verb == "delete" and os.path.exists(f"{run}/shm/{command.id}"):
+            from shim import shm  # noqa: PLC0415
+
+            shm.forget(run, command.id)  # the pod's sandbox goes, and its shared memory
         runtime.execute(runtime.find(run), arguments)
     except runtime.NotFoundError as error:
         runlog.error(str(error), command.log, command.log_format)

@@ -80,6 +80,17 @@ def test_a_hand_made_annotation_fails_with_the_reason_where_containerd_looks(
     assert not (shim.parent / "calls").exists()
 
 
+def test_the_end_of_a_sandbox_drops_the_records_of_its_shared_memory(shim: Path) -> None:
+    records = shim.parent / "run/shm/sandbox"
+    records.mkdir(parents=True)
+    (records / "main").write_text("{}")
+    assert call(shim, "delete", "other").returncode == 0
+    assert records.exists()
+    assert call(shim, "delete", "sandbox").returncode == 0
+    assert not records.exists()
+    assert calls(shim) == ["delete", "other", "delete", "sandbox"]
+
+
 def test_no_runtime_at_all_is_a_sentence(shim: Path) -> None:
     (shim.parent / "bin/runc").unlink()
     done = call(shim, "state", "c", PATH="/absent")
