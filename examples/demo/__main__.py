@@ -46,7 +46,7 @@ def start_cold(node: Node) -> Start:
         (cold,) = start(node, ["embeddings-cold"])
         if wrong := checks.meaning(cold.embeddings):
             raise NoAnswer(f"pod {cold.pod} answers, but wrongly: {wrong}")
-        node.wait(f"readiness of {cold.pod}", lambda: pods.ready(node, cold.pod))
+        node.wait(f"readiness of {cold.pod}", lambda: pods.ready(node, cold.pod), timeout=60)
     return cold
 
 

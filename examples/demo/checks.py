@@ -56,7 +56,7 @@ def restored(node: Node, start: Start, told: Mapping[str, Any], others: set[str]
     if told["outcome"] != "restored":
         findings.append(f"podthaw status says {told['outcome']}: {told['reason']}")
     try:
-        node.wait(f"readiness of {pod}", lambda: pods.ready(node, pod), timeout=20)
+        node.wait(f"readiness of {pod}", lambda: pods.ready(node, pod), timeout=60)
         hostname = pods.run(node, pod, "cat /proc/sys/kernel/hostname")
         if hostname != pod:
             findings.append(f"its hostname is {hostname}, not {pod}")

@@ -32,8 +32,10 @@ def manifest(name: str, snapshot: str | None = None) -> dict[str, Any]:
                     "image": IMAGE,
                     "imagePullPolicy": "Never",
                     "ports": [{"containerPort": PORT}],
+                    # However slow the machine, a cold start is waited for.
+                    "startupProbe": health | {"periodSeconds": 1, "failureThreshold": 600},
                     "readinessProbe": health | {"periodSeconds": 1},
-                    "livenessProbe": health | {"periodSeconds": 5, "failureThreshold": 12},
+                    "livenessProbe": health | {"periodSeconds": 5, "timeoutSeconds": 5},
                 }
             ],
         },

@@ -145,7 +145,7 @@ def main() -> int:
     parser.add_argument("--manifests", required=True, help="kubelet's staticPodPath")
     parser.add_argument("--request", required=True, help="file with the body to POST to /embed")
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--timeout", type=float, default=120)
+    parser.add_argument("--timeout", type=float, default=600)
     parser.add_argument("--socket", default="/run/containerd/containerd.sock")
     options = parser.parse_args()
     seen = {}

@@ -62,7 +62,7 @@ class NoAnswer(Exception):
 
 
 def start(
-    node: Node, names: Sequence[str], *, snapshot: str | None = None, timeout: float = 120
+    node: Node, names: Sequence[str], *, snapshot: str | None = None, timeout: float = 600
 ) -> list[Start]:
     """Drop the manifests of these pods at once and wait until each has answered."""
     arguments = []
