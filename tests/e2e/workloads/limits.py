@@ -30,28 +30,6 @@ class PacketPipe(Behaviour):
 
 
 @behaviour
-class Stopped(Behaviour):
-    """A process stopped by SIGSTOP."""
-
-    limit = "refused"
-
-    def set_up(self) -> None:
-        self.child = os.fork()
-        if self.child == 0:
-            signal.pause()
-        os.kill(self.child, signal.SIGSTOP)
-        os.waitpid(self.child, os.WUNTRACED)
-
-    def observe(self) -> Answer:
-        state = Path(f"/proc/{self.child}/stat").read_text().rpartition(")")[2].split()[0]
-        os.kill(self.child, signal.SIGCONT)
-        _, status = os.waitpid(self.child, os.WCONTINUED)
-        os.kill(self.child, signal.SIGKILL)
-        os.waitpid(self.child, 0)
-        return {"state": state, "continued": os.WIFCONTINUED(status)}
-
-
-@behaviour
 class EventfdSemaphore(Behaviour):
     """An eventfd that counts down by one."""
 
