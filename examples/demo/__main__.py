@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +51,11 @@ def start_cold(node: Node) -> Start:
 
 def capture(node: Node, pod: str) -> dict[str, Any]:
     """Capture the running pod; it runs on."""
-    command = [checks.PODTHAW, "capture", f"{pods.NAMESPACE}/{pod}", "--name", SNAPSHOT]
-    with cache.step(" ".join(["podthaw", *command[1:]])):
-        began = time.monotonic()
-        node.exec(command, timeout=300)
-        took = time.monotonic() - began
-    size = node.exec(["du", "-s", "--block-size=1", "/var/lib/podthaw/store/snapshots"]).stdout
-    return {"seconds": round(took, 3), "bytes": int(size.split()[0])}
+    command = ["capture", f"{pods.NAMESPACE}/{pod}", "--name", SNAPSHOT]
+    with cache.step(" ".join(["podthaw", *command])):
+        told = node.exec([checks.PODTHAW, *command, "--output", "json"], timeout=600).stdout
+    taken = json.loads(told)
+    return {key: taken[key] for key in ("seconds", "frozen_seconds", "size")}
 
 
 def restore(node: Node, names: list[str], cold: Start, addresses: set[str]) -> list[Restored]:

@@ -31,7 +31,7 @@ def outcome() -> Outcome:
             Restored(a_start("second-n1", 0.75), equal=False, phases={}, findings=("it is odd",)),
         ],
         together=[Restored(a_start("third-n1", 2.25), equal=True, phases={"criu": 0.3})],
-        capture={"seconds": 1.5, "bytes": 12},
+        capture={"seconds": 1.5, "size": 12},
         machine={"cpus": 2},
     )
 
@@ -57,7 +57,7 @@ def test_json_has_what_was_measured(outcome: Outcome) -> None:
     assert written["restores"][1]["findings"] == ["it is odd"]
     assert written["restores"][0]["phases"] == {"criu": 0.3}
     assert [one["pod"] for one in written["restores_together"]] == ["third-n1"]
-    assert written["capture"] == {"seconds": 1.5, "bytes": 12}
+    assert written["capture"] == {"seconds": 1.5, "size": 12}
 
 
 def test_table_has_a_line_for_each_pod_and_shouts_at_a_difference(outcome: Outcome) -> None:
