@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cri.store import Policy, Store
@@ -102,7 +102,7 @@ WORKS: dict[str, Callable[[Path, str], None]] = {
 }
 
 
-def arm(limit: int, mode: str) -> Callable[[], int]:
+def arm(limit: int, calls: Sequence[str], mode: str) -> Callable[[], int]:
     """Let the ``limit``-th call kill the process or fail; returns the count so far."""
     count = 0
 
@@ -123,21 +123,18 @@ def arm(limit: int, mode: str) -> Callable[[], int]:
 
         setattr(os, name, counted)
 
-    for name in CALLS[mode]:
+    for name in calls:
         wrap(name)
     return lambda: count
 
 
-def run_once(work: str, mode: str, root: Path, limit: int) -> tuple[bool, bool]:
+def run_once(work: str, mode: str, root: Path, digest: str, limit: int) -> tuple[bool, bool]:
     """One run in a forked process; whether the n-th call was reached, and stopped the work."""
-    digest = prepare(root)
-    if work == "unpin":
-        _pin(root, digest)
-    if work == "repair":
-        (root / "snapshots" / digest[7:] / "rootfs.tar").write_bytes(b"damage")
     child = os.fork()
     if child == 0:
-        calls = arm(limit, mode)
+        calls = arm(
+            limit, CHANGING if work == "gc" else CALLS[mode], mode
+        )  # its reads are remove's
         status = 0
         try:
             WORKS[work](root, digest)
@@ -181,6 +178,8 @@ def check(work: str, root: Path, limit: int) -> None:
     ]
     if left:
         sys.exit(f"{work} at call {limit}: left {left}")
+    if limit % 10:
+        return
     # And it still works.
     with Store(root).stage() as stage:
         write(stage, FILES)
@@ -191,11 +190,18 @@ def main(work: str, mode: str, folder: Path) -> None:
     """Run the work until it gets through."""
     stopped = 0
     limit = 0
+    template = folder / "template"
+    digest = prepare(template)
+    if work == "unpin":
+        _pin(template, digest)
+    if work == "repair":
+        (template / "snapshots" / digest[7:] / "rootfs.tar").write_bytes(b"damage")
     reached = True
     while reached:
         limit += 1
         root = folder / f"{limit}"
-        reached, was_stopped = run_once(work, mode, root, limit)
+        shutil.copytree(template, root)
+        reached, was_stopped = run_once(work, mode, root, digest, limit)
         stopped += was_stopped
         check(work, root, limit)
         shutil.rmtree(root)
