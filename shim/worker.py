@@ -25,6 +25,9 @@ from shim.journal import Journal
 CRIU_CONFIG = "org.criu.config"
 """Annotation of the bundle that names CRIU's configuration file; runc passes it on."""
 
+_SIGNALLED = 128
+"""Above it an exit status is a signal's number: somebody's act, no fault of the snapshot."""
+
 _HOST_TROUBLE = re.compile(
     r"No space left on device|Disk quota exceeded|Cannot allocate memory|Too many open files"
 )
@@ -217,6 +220,8 @@ def _restore_processes(
         raise _criu_failure(
             folder, f"CRIU did not finish within {order.restore_timeout:g} seconds"
         ) from None
+    if status > _SIGNALLED:
+        raise Unfit(f"{record.runtime} was killed by signal {status - _SIGNALLED} at the restore")
     if status != 0:
         raise _criu_failure(folder, f"the restore failed with status {status}")
     undo.give_back_config(record.config, record.bundle)

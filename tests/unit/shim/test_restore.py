@@ -57,6 +57,7 @@ ok) umount $WORK/.criu.cgyard.abcdef $BUNDLE/rootfs/volume
 fail) echo "(00.1) Error (criu/files-reg.c:1): File lib/x has bad size 1 (expect 2)" \\
           > $WORK/restore.log; exit 1;;
 full) echo "Error (criu/x.c:1): write: No space left on device" > $WORK/restore.log; exit 1;;
+killed) kill -9 $$;;
 silent) echo 'time="x" level=error msg="no such \\"thing\\""' > $WORK/../runc.log; exit 1;;
 hang) exec sleep 600;;
 esac
@@ -258,6 +259,7 @@ def test_start_of_a_restored_container_does_nothing_and_delete_forgets_it(case: 
     [
         ("fail", "broken", "differs in size"),
         ("full", "unfit", "disk is full"),
+        ("killed", "unfit", "killed by signal 9"),
         ("silent", "broken", 'no such "thing"'),
     ],
 )
