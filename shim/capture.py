@@ -150,15 +150,14 @@ def recover(container_id: str, run: Path = DEFAULT_RUN) -> list[str]:
 @contextmanager
 def locked(container_id: str, run: Path = DEFAULT_RUN) -> Iterator[int]:
     """The lock of a container: one capture at a time; Unfit while another one runs."""
-    folder = run / "locks"
-    path = folder / container_id
+    path = _lock_path(container_id, run)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = _lock_file(path)
     except BlockingIOError:
         raise Unfit(f"another capture of the container {short(container_id)} is running") from None
     except OSError as error:
-        raise Unfit(f"the lock folder {folder} cannot be used: {error.strerror}") from error
+        raise Unfit(f"the lock folder {path.parent} cannot be used: {error.strerror}") from error
     try:
         yield fd
     finally:
@@ -202,7 +201,7 @@ def _guarded_dump(
     path = _record_path(container.id, order.run)
     record.write(path)
     touched = False
-    with Guardian(path, keep=(lock,)) as guardian:
+    with Guardian(path, lock=(_lock_path(container.id, order.run), lock)) as guardian:
         try:
             stdio, method = _prepare(container, order)
             with Handshake(
@@ -347,6 +346,10 @@ def _not_written(error: OSError) -> PodthawError:
 def _record_path(container_id: str, run: Path) -> Path:
     # Short, since a socket's path beside it may have 107 bytes at most.
     return run / "captures" / f"{container_id[:32]}.json"
+
+
+def _lock_path(container_id: str, run: Path) -> Path:
+    return run / "locks" / container_id
 
 
 def _socket_path(container_id: str, run: Path) -> Path:

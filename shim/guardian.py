@@ -1,6 +1,6 @@
 """A small process that outlives a capture which is killed, and undoes what it left.
 
-    python … RECORD     with a pipe as standard input
+    python … RECORD [LOCK]     with a pipe as standard input
 
 The capture writes ``criu PID START`` once the dump runs and ``done`` when all is well; when the
 pipe ends without ``done``, the capture is dead. It runs in a session of its own and ignores the
@@ -29,15 +29,17 @@ _START = (
 class Guardian:
     """The capture's side: starts the process, tells it what goes on, releases it."""
 
-    def __init__(self, record: Path, keep: tuple[int, ...] = ()) -> None:
+    def __init__(self, record: Path, *, lock: tuple[Path, int] | None = None) -> None:
+        """``lock``: a lock file and its descriptor, held and in the end removed in our place."""
         root = str(Path(__file__).resolve().parents[1])
+        names = [str(lock[0])] if lock else []
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _START, root, str(record)],
+            [sys.executable, "-I", "-c", _START, root, str(record), *names],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            pass_fds=keep,  # the lock: held until the guardian has ended, too
+            pass_fds=[lock[1]] if lock else [],
         )
 
     def wait_ready(self) -> None:
@@ -91,3 +93,5 @@ def main() -> None:
     if record is not None:
         leftovers.undo(record, criu)
         path.unlink(missing_ok=True)
+    for name in sys.argv[2:]:
+        Path(name).unlink(missing_ok=True)

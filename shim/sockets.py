@@ -25,6 +25,7 @@ _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _UDIAG_SHOW_NAME, _UDIAG_SHOW_PEER = 1, 4
 _UNIX_DIAG_NAME, _UNIX_DIAG_PEER = 0, 2
+_UNIX_HEADER = 16  # struct unix_diag_msg
 _NLMSG_DONE, _NLMSG_ERROR = 3, 2
 _REQUEST_DUMP = 0x1 | 0x300  # NLM_F_REQUEST | NLM_F_ROOT | NLM_F_MATCH
 _TCP_STATES = (
@@ -195,9 +196,11 @@ def parse_unix_diag(data: bytes, found: Peers) -> bool:
 
 
 def _unix_entry(body: bytes, found: Peers) -> None:
+    if len(body) < _UNIX_HEADER:
+        return
     inode = struct.unpack_from("=I", body, 4)[0]
     peer, name = 0, ""
-    offset = 16
+    offset = _UNIX_HEADER
     while offset + 4 <= len(body):
         length, kind = struct.unpack_from("=HH", body, offset)
         if length < 4:

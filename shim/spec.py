@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,9 +181,10 @@ def _kind(mount: Mapping[str, Any], rootfs: Path) -> str:
         return "dir"
     for path in (Path(str(mount.get("source", ""))), _inside(rootfs, mount)):
         try:
-            return "dir" if path.is_dir() else "file" if path.exists() else ""
-        except OSError:
+            mode = path.stat().st_mode
+        except (OSError, ValueError):
             continue
+        return "dir" if stat.S_ISDIR(mode) else "file"
     return ""
 
 
