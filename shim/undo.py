@@ -93,7 +93,7 @@ def _clean_after_criu(work: str) -> None:
     a later removal of the folder must not walk into; in /tmp it is the empty folder in which it
     puts the container's mounts together, inside a mount namespace of its own.
     """
-    if not work:
+    if not os.path.isdir(work):
         return
     mounts.unmount_all_below(work)
     with os.scandir(work) as entries:
