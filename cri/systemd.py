@@ -41,7 +41,9 @@ def notify(message: str, environment: Mapping[str, str]) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+    # Not blocking: a manager that does not read must not stop the daemon.
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with socket.socket(socket.AF_UNIX, kind) as to:
         try:
             to.sendto(message.encode(), address)
         except OSError:

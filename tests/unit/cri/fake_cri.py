@@ -73,8 +73,8 @@ def listen(path: Path) -> socket.socket:
 
 def channel(path: Path, **options: object) -> grpc.aio.Channel:
     # Channels that share a target share connections unless told otherwise.
-    extra = [("grpc.use_local_subchannel_pool", 1), *options.items()]
-    return grpc.aio.insecure_channel(f"unix:{path}", options=[*OPTIONS, *extra])
+    chosen = {**dict(OPTIONS), "grpc.use_local_subchannel_pool": 1, **options}
+    return grpc.aio.insecure_channel(f"unix:{path}", options=list(chosen.items()))
 
 
 @dataclass
