@@ -24,7 +24,10 @@ class Handlers:
 
     def __init__(self, table: Mapping[str, str]) -> None:
         self._ours = dict(table)
-        self._theirs = {ours: theirs for theirs, ours in table.items()}
+        self._theirs: dict[str, str] = {}
+        for theirs, ours in table.items():
+            # Where one of ours stands in for several, the first is shown: nothing tells which.
+            self._theirs.setdefault(ours, theirs)
 
     @property
     def ours(self) -> frozenset[str]:

@@ -37,6 +37,7 @@ def tell(decision: Decision, what: str, reason: str = "", **more: object) -> Non
         decision.snapshot,
         f": {reason}" if reason else "",
         extra={"fields": fields},
+        stacklevel=3,  # whoever decided
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cri import annotations as wishes
+from cri.handlers import Handlers
 from cri.proto import cri_pb2 as pb
 from tests.unit.cri.daemon import RUNTIME, Node
 
@@ -43,6 +44,15 @@ class TestAnswers:
         ]
         assert [one.runtime_handler for one in shown] == [""] * 5
         assert all(dict(one.annotations) == SMALL for one in shown)
+
+    def test_of_several_handlers_with_one_of_ours_the_first_is_shown(self) -> None:
+        handlers = Handlers({"": "podthaw", "runc": "podthaw"})
+        assert handlers.replacement("runc") == handlers.replacement("") == "podthaw"
+        answer = pb.PodSandboxStatusResponse(
+            status=pb.PodSandboxStatus(runtime_handler="podthaw", annotations=SMALL)
+        )
+        shown = handlers.sandbox_status(answer.SerializeToString())
+        assert pb.PodSandboxStatusResponse.FromString(shown).status.runtime_handler == ""
 
     def test_an_opted_in_pod_of_another_handler_is_shown_byte_for_byte(self, node: Node) -> None:
         answer = pb.PodSandboxStatusResponse(
