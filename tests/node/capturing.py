@@ -72,7 +72,8 @@ def wait_until_it_counts(
 
 def check_undisturbed(node: Node, container: Container, *folders: str) -> None:
     """The container runs, counts, and nothing of a capture is left on it or in ``folders``."""
-    assert container.state == "CONTAINER_RUNNING"
+    status = container.status()
+    assert container.state == "CONTAINER_RUNNING", f"{status}\n{node.read(container.log)[-2000:]!r}"
     wait_until_it_counts(node, container)
     facts = _facts(node, container)
     assert facts["freezer"] in ("THAWED", "0")

@@ -89,3 +89,8 @@ else:
         check=True,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
+
+
+def test_mountinfo_tells_where_a_mount_comes_from() -> None:
+    (found,) = mounts.parse("9 1 8:1 /dir\\040x /data rw - ext4 /dev/vda rw\n")
+    assert (found.parent, found.device, found.root) == (1, "8:1", "/dir x")
