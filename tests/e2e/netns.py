@@ -24,6 +24,13 @@ CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def _enter(pid: int) -> None:
+    with Path(f"/proc/{pid}/ns/net").open("rb") as namespace:
+        if _libc.setns(namespace.fileno(), CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, f"setns: {os.strerror(number)}")
+
+
 def inside(pid: int, action: Callable[[], T]) -> T:
     """The action's value, computed by a thread in the network namespace of a process."""
     outcome: list[T] = []
@@ -31,10 +38,7 @@ def inside(pid: int, action: Callable[[], T]) -> T:
 
     def enter() -> None:
         try:
-            with Path(f"/proc/{pid}/ns/net").open("rb") as namespace:
-                if _libc.setns(namespace.fileno(), CLONE_NEWNET):
-                    number = ctypes.get_errno()
-                    raise OSError(number, f"setns: {os.strerror(number)}")
+            _enter(pid)
             outcome.append(action())
         except BaseException as error:  # noqa: BLE001 - raised again below
             errors.append(error)

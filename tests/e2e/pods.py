@@ -31,11 +31,20 @@ GATEWAY = "10.88.0.1"
 """The node, as pods see it: the address of CNI's bridge (tests/node/files/cni.conflist)."""
 
 # What kubelet asks for when a pod says nothing (k8s.io/kubernetes, pkg/securitycontext).
-MASKED = (
-    "/proc/asound /proc/acpi /proc/kcore /proc/keys /proc/latency_stats /proc/timer_list "
-    "/proc/timer_stats /proc/sched_debug /proc/scsi /sys/firmware /sys/devices/virtual/powercap"
-).split()
-READ_ONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
+MASKED = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+]
+READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 _numbers = itertools.count(1)
 
@@ -181,7 +190,7 @@ class Running:
         """The id of a container; of the only or first one without a name."""
         return self.ids[container or self.pod.containers[0].name]
 
-    def get(self, path: str, *, port: int = PORT, timeout: float = 40) -> Any:  # noqa: ANN401
+    def get(self, path: str, *, port: int = PORT, timeout: float = 40) -> Any:
         """The workload's answer to a GET."""
         status, value = netns.get(self.pods.node.pid, self.ip, port, path, timeout=timeout)
         assert status == 200, f"{path}: {status} {value}"

@@ -15,7 +15,7 @@ RpcError = grpc.RpcError
 class Cri(cri.Cri):
     """Calls at one socket."""
 
-    def ask(self, method: str, /, *, deadline: float = 120, **fields: Any) -> dict[str, Any]:  # noqa: ANN401
+    def ask(self, method: str, /, *, deadline: float = 120, **fields: Any) -> dict[str, Any]:
         """One unary call; fields that are not set have their defaults in the answer."""
         answer: dict[str, Any] = json_format.MessageToDict(
             self.call(method, deadline=deadline, **fields),

@@ -58,7 +58,8 @@ mounts = [line.split()[4] for line in open("/proc/self/mountinfo")]
 tops = [Path("/sys/fs/cgroup")]
 if not Path("/sys/fs/cgroup/cgroup.controllers").exists():
     tops = [p for p in Path("/sys/fs/cgroup").iterdir() if p.is_dir() and not p.is_symlink()]
-cgroups = [d for top in tops for d, _, _ in os.walk(f"{top}{cgroup}")]
+cgroups = [d for top in tops for d, _, _ in os.walk(f"{top}{cgroup}")
+           if "/pod" in d]
 files = []
 for top in (f"{run}/plans", f"{run}/restores", f"{run}/work", f"{store}/tmp", f"{store}/pins",
             f"{store}/snapshots"):

@@ -62,7 +62,8 @@ class Case:
 
 FLIP = """
 with open(f"{here}/%s", "r+b") as file:
-    file.seek(-40, 2); data = file.read(20); file.seek(-40, 2); file.write(bytes(x ^ 255 for x in data))
+    file.seek(-40, 2); data = file.read(20)
+    file.seek(-40, 2); file.write(bytes(x ^ 255 for x in data))
 """
 
 CASES = [
@@ -121,9 +122,9 @@ CASES = [
         broken=True,
     ),
     Case(
-        "criu-fails-on-pages",
+        "criu-fails-on-tree",
         ("CRIU",),
-        files="open(f'{here}/images/pages-1.img', 'r+b').truncate(8192)",
+        files="open(f'{here}/images/pstree.img', 'r+b').truncate(12)",
         broken=True,
     ),
     Case(

@@ -15,9 +15,11 @@ import pytest
 from tests.e2e import netns
 from tests.e2e.pods import GATEWAY, Container, Pod, Running
 from tests.e2e.stack import Stack, is_cold
-from tests.e2e.workloads.runner import REGISTRY
+from tests.e2e.workloads import runner
 
 pytestmark = pytest.mark.node
+
+REGISTRY = runner.BEHAVIOURS
 
 ORDINARY = [name for name, kind in REGISTRY.items() if not kind.limit and not kind.needs]
 LOST = [name for name, kind in REGISTRY.items() if kind.limit == "lost"]
@@ -188,3 +190,63 @@ def test_refused_capture_disturbs_nothing(stack: Stack, name: str) -> None:
         assert len(result.stderr.strip().splitlines()) <= 30
         assert "Traceback" not in result.stderr
     assert isinstance(pod.observe()[name], dict)
+
+
+# -- a container of another user -------------------------------------------------------------
+
+# CRIU reads the limits of foreign processes by prlimit(2), which wants CAP_SYS_RESOURCE or the
+# same *real* user. A machine's root has the former; the test node may not, and gets the latter.
+CRIU_AS_USER = """#!/usr/bin/python3 -IS
+import os, sys
+if "dump" in sys.argv:
+    pid = sys.argv[sys.argv.index("--tree") + 1]
+    ids = {}
+    for line in open(f"/proc/{pid}/status"):
+        key, _, value = line.partition(":")
+        ids[key] = value.split()
+    os.setresgid(int(ids["Gid"][0]), 0, 0)
+    os.setresuid(int(ids["Uid"][0]), 0, 0)
+os.execv("/usr/sbin/criu", ["criu", *sys.argv[1:]])
+"""
+CAP_SYS_RESOURCE = 24
+
+
+@pytest.fixture(scope="module")
+def user(stack: Stack) -> Iterator[Trip]:
+    """The trip in a container with user 1000, group 2000 and no capabilities."""
+    status = stack.node.read("/proc/1/status").decode()
+    bounding = next(line for line in status.splitlines() if line.startswith("CapBnd"))
+    lacking = not int(bounding.split()[1], 16) >> CAP_SYS_RESOURCE & 1
+    if lacking:
+        stack.node.write("/usr/local/bin/criu", CRIU_AS_USER, mode=0o755)
+    container = Container(
+        args=("-B", "-u", "-m", "workloads.runner", *STRICT_ORDINARY),
+        env={"SCRATCH": "/dev/shm"},
+        security={
+            "run_as_user": {"value": 1000},
+            "run_as_group": {"value": 2000},
+            "supplemental_groups": [3000],
+            "readonly_rootfs": True,
+            "no_new_privs": True,
+            "capabilities": {"drop_capabilities": ["ALL"]},
+        },
+    )
+    try:
+        done = make_trip(stack, Pod(name="user", containers=[container]), "user")
+    finally:
+        stack.node.exec(["rm", "-f", "/usr/local/bin/criu"])
+    yield done
+    for pod in [done.original, *done.restored]:
+        stack.pods.remove(pod)
+
+
+@pytest.mark.parametrize("name", STRICT_ORDINARY)
+def test_behaviour_of_another_user(user: Trip, name: str) -> None:
+    answers = [seen[name] for seen in user.seen]
+    assert isinstance(answers[0], dict), answers[0]
+    assert answers[1] == answers[0]
+    assert answers[2] == answers[0]
+
+
+def test_the_user_is_the_same(user: Trip) -> None:
+    assert [identity["uid"] for identity in user.identities] == [1000, 1000, 1000]

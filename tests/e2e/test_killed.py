@@ -50,7 +50,7 @@ class Held:
         self.thread.start()
         there = ["test", "-e", f"{self.plan}/held"]
         assert eventually(lambda: stack.node.exec(there, check=False).status == 0, 30), (
-            stack.node.exec(["sh", "-c", f"cat {self.plan}/result.json {self.plan}/work/*.log"],
+            stack.node.exec(["sh", "-c", f"cat {self.plan}/result.json {self.plan}/*.log"],
                             check=False).stdout[-3000:]
         )  # fmt: skip
 

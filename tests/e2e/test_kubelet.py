@@ -1,7 +1,8 @@
-"""Under a real kubelet with static pods: what it does with a restored container, and shows of it."""
+"""Under a real kubelet with static pods: what it does with a restored container, and shows."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -108,7 +109,7 @@ class Kube:
         """The pod's address."""
         return str(self.node.pods()[full]["status"]["podIP"])
 
-    def get(self, full: str, path: str) -> Any:  # noqa: ANN401
+    def get(self, full: str, path: str) -> Any:
         """Ask the pod's server."""
         return netns.get(self.node.pid, self.ip(full), PORT, path)[1]
 
@@ -259,10 +260,8 @@ def _end(kube: Kube, full: str) -> None:
 def test_out_of_memory(kube: Kube, cold: str) -> None:
     del cold
     full = kube.add("hungry", "kube")
-    try:
+    with contextlib.suppress(OSError):
         kube.get(full, "/allocate?mib=600")
-    except OSError:
-        pass
     status = restarted(kube, full, 1)
     assert status["lastState"]["terminated"]["reason"] == "OOMKilled"
     kube.remove(full)

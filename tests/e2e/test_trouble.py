@@ -98,7 +98,7 @@ def test_killed_in_the_middle(stack: Stack, hang: str, who: str) -> None:
 
 
 def test_proxy_killed_in_the_middle(stack: Stack, hang: str) -> None:
-    """containerd goes on without it; a pod that is made afterwards starts."""
+    """The start goes on without it; a pod that is made afterwards starts."""
     with stack.leaves_nothing():
         outcome: list[tuple[Running, str]] = []
         starter = threading.Thread(

@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import threading
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from .behaviour import Answer, Behaviour, attempt, behaviour, until
@@ -23,11 +24,8 @@ class Listening(Behaviour):
         self.local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.local.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.six = None
-        if (
-            socket.has_ipv6
-            and os.path.exists("/proc/net/if_inet6")
-            and open("/proc/net/if_inet6").read()
-        ):
+        addresses = Path("/proc/net/if_inet6")
+        if addresses.exists() and addresses.read_text():
             self.six = socket.create_server(("::1", 9003), family=socket.AF_INET6)
 
     @staticmethod
@@ -172,7 +170,7 @@ class Polled(Behaviour):
 
     def set_up(self) -> None:
         self.server = socket.create_server((LOOPBACK, 0))
-        self.server.setblocking(False)
+        self.server.settimeout(0)
         self.epoll = select.epoll()
         self.epoll.register(self.server, select.EPOLLIN)
         self.served = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import queue
+import re
 import resource
 import select
 import signal
@@ -364,7 +365,7 @@ class Attributes(Behaviour):
         umask = os.umask(0)
         limits = (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE, resource.RLIMIT_STACK)
         return {
-            "cwd": os.getcwd(),  # noqa: PTH109  (the kernel's answer, not pathlib's)
+            "cwd": os.getcwd(),
             "umask": umask,
             "limits": [list(resource.getrlimit(limit)) for limit in limits],
             "nice": os.getpriority(os.PRIO_PROCESS, 0),
@@ -421,9 +422,7 @@ class Proc(Behaviour):
             "fds": sorted(links),
             "devices": sorted(link for link in links.values() if link.startswith("/dev/")),
             "pid": [os.getpid(), os.getppid()],
-            "NSpid": [x for x in (me / "status").read_text().splitlines() if x[:5] == "NSpid"][
-                0
-            ].split()[-1],
+            "NSpid": re.findall(r"^NSpid:.*?(\d+)$", (me / "status").read_text(), re.MULTILINE),
         }
 
     def observe(self) -> Answer:

@@ -1,6 +1,8 @@
 """The first process of the container: one child per behaviour, and an HTTP server to ask them.
 
-    python3 -m workloads.runner [--port N] [NAME…]        all behaviours that the container allows, or these
+    python3 -m workloads.runner [--port N] [NAME…]
+
+Without names, all behaviours that the container allows; ``none`` is the server alone.
 
     GET /ready            200 once every behaviour is set up
     GET /observe          the answers of all behaviours, as JSON; asked once, then remembered
@@ -40,8 +42,11 @@ from . import (
 )
 from .behaviour import REGISTRY, Behaviour, scratch
 
-BEHAVIOURS = (channels, files, identity, layer, limits, memory, network, processes, timing)
+MODULES = (channels, files, identity, layer, limits, memory, network, processes, timing)
 """Importing them registers what they define."""
+
+BEHAVIOURS = REGISTRY
+"""Every behaviour by its name."""
 
 
 SIGTERM_STATUS = 7
