@@ -75,19 +75,20 @@ def restore(node: Node, names: list[str], cold: Start, addresses: set[str]) -> l
     return result
 
 
-def machine(node: Node) -> dict[str, Any]:
-    """What the figures were measured on."""
+def machine(node: Node, load: float) -> dict[str, Any]:
+    """What the figures were measured on; ``load`` is the load average before the start."""
 
-    def version(*command: str) -> str:
-        return node.exec(command).stdout.splitlines()[0].strip()
+    def version(program: str) -> str:
+        # The version is the last word that begins with a digit or with v and one.
+        words = node.exec([program, "--version"]).stdout.splitlines()[0].split()
+        return next(word for word in reversed(words) if word.lstrip("v")[:1].isdigit())
 
+    programs = {name: version(name) for name in ("kubelet", "containerd", "runc", "criu")}
     return {
         "cpus": os.cpu_count(),
+        "load_before": round(load, 1),
         "kernel": platform.release(),
-        "criu": version("criu", "--version"),
-        "runc": version("runc", "--version"),
-        "containerd": version("containerd", "--version"),
-        "kubelet": version("kubelet", "--version"),
+        **programs,
     }
 
 
@@ -96,6 +97,12 @@ def run() -> Outcome:
     # What takes minutes the first time comes before the node.
     embeddings_image(engine.connect())
     kubernetes.kubelet()
+    load = os.getloadavg()[0]
+    if load > (os.cpu_count() or 1) / 2:
+        print(
+            f"== note: this machine is busy (load average {load:.1f}), which shows in the figures",
+            file=sys.stderr,
+        )
     with cache.step("starting the node"):
         node = Node().start()
     try:
@@ -107,7 +114,7 @@ def run() -> Outcome:
         for number in (1, 2, 3):
             one_by_one += restore(node, [f"embeddings-{number}"], cold, addresses)
         together = restore(node, [f"embeddings-{n}" for n in (4, 5, 6)], cold, addresses)
-        outcome = Outcome(cold, one_by_one, together, captured, machine(node))
+        outcome = Outcome(cold, one_by_one, together, captured, machine(node, load))
         if any(one.findings for one in outcome.restored):
             explain(node)
         return outcome
@@ -134,6 +141,11 @@ def main() -> int:
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps(report.as_json(outcome), indent=2) + "\n")
     print(f"\n{report.table(outcome)}\n\n{report.timeline(outcome)}\n")
+    print(
+        f"The capture took {outcome.capture['seconds']:.1f} s, of which the pod stood still for "
+        f"{outcome.capture['frozen_seconds']:.1f} s; the snapshot has "
+        f"{outcome.capture['size'] / 2**20:.0f} MiB."
+    )
     print(
         f"The first answer came {outcome.ratio:.1f} times sooner than cold "
         f"(the slowest of {len(outcome.one_by_one)}). Written to {OUTPUT}."
