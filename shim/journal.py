@@ -37,7 +37,11 @@ class Journal:
     done: bool = False
     """The container runs, restored."""
     work: str = ""
-    """Working folder of CRIU: its log, and mounts of its own while it runs."""
+    """Working folder of CRIU: its log, and mounts of its own while it runs. It lies beside the
+    journal and not in the plan's folder, which others remove: among the mounts are the host's
+    control groups."""
+    log: str = ""
+    """Where CRIU's log goes at the end."""
     restoring: bool = False
     """The runtime below was started: processes, mounts, groups and its state may exist."""
     rootfs: dict[str, Any] | None = None

@@ -150,7 +150,9 @@ def _data(mount: mounts.Mounted) -> str:
 
 
 def _empty(folder: str) -> None:
-    for entry in os.scandir(folder):
+    with os.scandir(folder) as listed:
+        entries = list(listed)
+    for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
         else:

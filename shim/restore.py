@@ -100,7 +100,7 @@ def recover(run: str = str(plan.DEFAULT_RUN)) -> list[str]:
     except FileNotFoundError:
         return []
     for name in names:
-        record = None if name.endswith((".lock", ".new")) else journal.load(run, name)
+        record = None if name.endswith((".lock", ".new", ".work")) else journal.load(run, name)
         if record is None or record.done:
             continue
         held = journal.lock(run, name)

@@ -12,16 +12,16 @@ import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from shim import cgroups, mounts, overlay, shm, supervise
 from shim.errors import Unfit
 from shim.journal import Journal
 
 _DELETE_TIMEOUT = 30.0
-_YARD = ".criu.cgyard."
 _MOUNT_ROOT = ".criu.mntns."
 _MOUNT_ROOT_NAME = re.compile(r"/tmp/\.criu\.mntns\.\w{6}")  # noqa: S108 - CRIU's choice
-"""CRIU: criu/cgroup.c and criu/mount.c."""
+"""CRIU: criu/mount.c."""
 
 
 def undo(journal: Journal, *, start_follows: bool) -> None:
@@ -62,7 +62,7 @@ def _forget_container(journal: Journal) -> None:
     state = os.path.join(os.path.realpath(journal.root), journal.container)
     mounts.unmount_all_below(state)
     mounts.unmount_all_below(_rootfs(journal))
-    _clean_after_criu(journal.work)
+    clean_after_criu(journal)
     if os.path.isdir(state):
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -86,23 +86,31 @@ def _forget_container(journal: Journal) -> None:
     journal.restoring = False
 
 
-def _clean_after_criu(work: str) -> None:
-    """Take off the mounts that a killed CRIU leaves, and remove their mount points.
+def clean_after_criu(journal: Journal) -> None:
+    """Remove CRIU's working folder, but for the log, which goes to the plan. Raises OSError.
 
-    In its working folder these are the host's cgroup hierarchies (``.criu.cgyard.XXXXXX``), which
-    a later removal of the folder must not walk into; in /tmp it is the empty folder in which it
-    puts the container's mounts together, inside a mount namespace of its own.
+    A killed CRIU leaves mounts there, the host's cgroup hierarchies (``.criu.cgyard.XXXXXX``),
+    and in /tmp the empty folder in which it puts the container's mounts together, inside a mount
+    namespace of its own.
     """
+    work = journal.work
     if not os.path.isdir(work):
         return
     mounts.unmount_all_below(work)
-    with os.scandir(work) as entries:
-        yards = [entry.path for entry in entries if entry.name.startswith(_YARD)]
-    for path in [*yards, *_mount_roots(os.path.join(work, "restore.log"))]:
-        try:
-            os.rmdir(path)
-        except OSError:
-            continue  # CRIU has removed it, or it is not empty and so not what is meant
+    log = os.path.join(work, "restore.log")
+    for root in _mount_roots(log):
+        with suppress(OSError):  # CRIU has removed it, or it is not empty and so not what is meant
+            os.rmdir(root)
+    if os.path.exists(log) and os.path.isdir(os.path.dirname(journal.log)):
+        os.replace(log, journal.log)
+    with os.scandir(work) as listed:
+        entries = list(listed)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            os.rmdir(entry.path)
+        else:
+            os.unlink(entry.path)
+    os.rmdir(work)
 
 
 def _mount_roots(log: str) -> set[str]:

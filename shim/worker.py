@@ -200,9 +200,9 @@ def _restore_processes(
     aside = folder / "config.json"
     with open(f"{record.bundle}/config.json", "rb") as file:
         aside.write_bytes(file.read())
-    work = folder / "work"
-    work.mkdir(mode=0o700)
-    record.config, record.work, record.restoring = str(aside), str(work), True
+    record.work, record.log = f"{record.path}.work", str(folder / "restore.log")
+    os.makedirs(record.work, mode=0o700, exist_ok=True)
+    record.config, record.restoring = str(aside), True
     record.save()
     configuration = folder / "criu.conf"
     annotations = {**spec.get("annotations", {}), CRIU_CONFIG: str(configuration)}
@@ -218,14 +218,15 @@ def _restore_processes(
         )
     except supervise.DeadlineError:
         raise _criu_failure(
-            folder, f"CRIU did not finish within {order.restore_timeout:g} seconds"
+            record.work, folder, f"CRIU did not finish within {order.restore_timeout:g} seconds"
         ) from None
     if status > _SIGNALLED:
         raise Unfit(f"{record.runtime} was killed by signal {status - _SIGNALLED} at the restore")
     if status != 0:
-        raise _criu_failure(folder, f"the restore failed with status {status}")
+        raise _criu_failure(record.work, folder, f"the restore failed with status {status}")
     undo.give_back_config(record.config, record.bundle)
     record.config = ""
+    undo.clean_after_criu(record)
 
 
 def _arguments(record: Journal, order: plan.Plan, folder: Path) -> list[str]:
@@ -259,9 +260,9 @@ def _environment(order: plan.Plan) -> dict[str, str]:
     return environment
 
 
-def _criu_failure(folder: Path, what: str) -> PodthawError:
+def _criu_failure(work: str, folder: Path, what: str) -> PodthawError:
     """The failure with its reason from CRIU's log, or else from runc's."""
-    lines = criu_log.tail(folder / "work/restore.log")
+    lines = criu_log.tail(Path(work) / "restore.log")
     if not lines:
         lines = _runc_errors(folder / "runc.log")
         meaning = lines[-1] if lines else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from shim import undo
+from tests.unit.shim.test_journal import make
 
 
 def test_config_is_replaced_in_one_step_with_its_mode(tmp_path: Path) -> None:
@@ -43,11 +44,32 @@ def test_what_a_killed_criu_leaves_is_found_in_its_log(tmp_path: Path) -> None:
     assert undo._mount_roots(str(tmp_path / "absent")) == set()
 
 
-def test_only_empty_yards_are_removed(tmp_path: Path) -> None:
-    (tmp_path / ".criu.cgyard.aaaaaa").mkdir()
-    (tmp_path / ".criu.cgyard.bbbbbb/full").mkdir(parents=True)
-    (tmp_path / "other").mkdir()
-    undo._clean_after_criu(str(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".criu.cgyard.bbbbbb", "other"]
-    undo._clean_after_criu("")
-    undo._clean_after_criu(str(tmp_path / "absent"))
+def test_crius_folder_goes_and_its_log_stays(tmp_path: Path) -> None:
+    journal = make(tmp_path)
+    journal.work, journal.log = str(tmp_path / "c.work"), str(tmp_path / "plan/restore.log")
+    undo.clean_after_criu(journal)
+    (tmp_path / "c.work/.criu.cgyard.aaaaaa").mkdir(parents=True)
+    (tmp_path / "c.work/restore.log").write_text("log")
+    (tmp_path / "c.work/stats-restore").write_text("")
+    (tmp_path / "plan").mkdir()
+    undo.clean_after_criu(journal)
+    assert (tmp_path / "plan/restore.log").read_text() == "log"
+    assert not (tmp_path / "c.work").exists()
+
+
+def test_a_plan_that_is_gone_keeps_no_log(tmp_path: Path) -> None:
+    journal = make(tmp_path)
+    journal.work, journal.log = str(tmp_path / "c.work"), str(tmp_path / "absent/restore.log")
+    (tmp_path / "c.work").mkdir()
+    (tmp_path / "c.work/restore.log").write_text("log")
+    undo.clean_after_criu(journal)
+    assert not (tmp_path / "c.work").exists()
+
+
+def test_a_folder_that_is_not_empty_is_never_emptied_by_force(tmp_path: Path) -> None:
+    journal = make(tmp_path)
+    journal.work = str(tmp_path / "c.work")
+    (tmp_path / "c.work/unknown/kept").mkdir(parents=True)
+    with pytest.raises(OSError, match="not empty"):
+        undo.clean_after_criu(journal)
+    assert (tmp_path / "c.work/unknown/kept").exists()

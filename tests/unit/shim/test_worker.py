@@ -64,7 +64,9 @@ def test_mounts_that_fit() -> None:
 def test_what_crius_log_says(tmp_path: Path, log: str, kind: type[Exception], words: str) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work/restore.log").write_text(log + "\n")
-    failure = worker._criu_failure(tmp_path, "the restore failed with status 1")
+    failure = worker._criu_failure(
+        str(tmp_path / "work"), tmp_path, "the restore failed with status 1"
+    )
     assert isinstance(failure, kind)
     assert words in str(failure)
     assert failure.detail
@@ -75,10 +77,12 @@ def test_without_a_log_of_criu_that_of_runc_speaks(tmp_path: Path) -> None:
     (tmp_path / "runc.log").write_text(
         'time="t" level=warning msg="w"\ntime="t" level=error msg="exec \\"criu\\": not found"\n'
     )
-    failure = worker._criu_failure(tmp_path, "the restore failed with status 1")
+    failure = worker._criu_failure(
+        str(tmp_path / "work"), tmp_path, "the restore failed with status 1"
+    )
     assert str(failure) == 'the restore failed with status 1: exec "criu": not found'
     (tmp_path / "runc.log").unlink()
-    assert str(worker._criu_failure(tmp_path, "why")) == "why"
+    assert str(worker._criu_failure(str(tmp_path / "work"), tmp_path, "why")) == "why"
 
 
 def order(**more: Any) -> plan.Plan:
