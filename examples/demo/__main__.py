@@ -79,9 +79,11 @@ def machine(node: Node, load: float) -> dict[str, Any]:
     """What the figures were measured on; ``load`` is the load average before the start."""
 
     def version(program: str) -> str:
-        # The version is the last word that begins with a digit or with v and one.
+        # Behind the version there may be a commit, which has no dot.
         words = node.exec([program, "--version"]).stdout.splitlines()[0].split()
-        return next(word for word in reversed(words) if word.lstrip("v")[:1].isdigit())
+        return next(
+            word for word in reversed(words) if "." in word and word.lstrip("v")[:1].isdigit()
+        )
 
     programs = {name: version(name) for name in ("kubelet", "containerd", "runc", "criu")}
     return {
