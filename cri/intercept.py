@@ -37,6 +37,7 @@ from shim.errors import PodthawError
 log = logging.getLogger("podthaw.restore")
 
 _RUNTIME = "/runtime.v1.RuntimeService/"
+_UNDO = 60.0  # seconds that a restore may take to be undone after its time was up
 _MARK = wishes.PREFIX.encode()
 
 
@@ -47,6 +48,7 @@ class Interceptor:
         records = Records(options.run)
         self._options = options
         self._runtime = runtime
+        self._patience = options.restore_timeout + _UNDO
         self._handlers = Handlers(options.handlers)
         self._decider = Decider(store, records, options.state, options.criu)
         self._keeper = Keeper(records, self._decider, runtime)
@@ -77,7 +79,7 @@ class Interceptor:
 
     async def start(self) -> None:
         """Learn from the files what an earlier daemon knew; before the first call is served."""
-        await self._keeper.load()
+        await self._keeper.load(self._patience)
 
     async def keep_tidy(self, interval: float = 60.0) -> None:
         """Forget pods that are gone, now and every ``interval`` seconds, until cancelled."""
@@ -160,7 +162,7 @@ class Interceptor:
             await self._keeper.started(record_id, error)
             raise
         except asyncio.CancelledError:
-            self._keeper.spawn(self._keeper.started_late(record_id, self._options.restore_timeout))
+            self._keeper.watch(record_id, self._patience)
             raise
         await self._keeper.started(record_id, None)
         return answer

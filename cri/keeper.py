@@ -26,7 +26,6 @@ from shim.plan import Result
 log = logging.getLogger("podthaw.restore")
 
 _GRACE = 120.0  # seconds for which a record may be there before its sandbox shows
-_PATIENCE = 30.0  # seconds for which an outcome may be late when a caller went away
 _STRAY = 3600.0  # seconds after which a plan that was never finished is cleared away
 _POLL = 1.0  # seconds
 _KEPT_RUNS = 5  # restored runs of one container that are remembered
@@ -41,13 +40,20 @@ class Keeper:
         self.index = Index()
         self._runtime = runtime
         self._background: set[asyncio.Task[None]] = set()
+        self._watching: set[asyncio.Task[None]] = set()
 
-    async def load(self) -> None:
-        """Learn from the files what an earlier daemon knew; undo restores that died midway."""
+    async def load(self, patience: float) -> None:
+        """Learn from the files what an earlier daemon knew; undo restores that died midway.
+
+        Restores that ended while no daemon ran are concluded now, and those under way within
+        ``patience`` seconds.
+        """
         for line in await asyncio.to_thread(restore.recover, str(self.records.run)):
             log.warning("%s", line)
         for record in await asyncio.to_thread(self.records.all):
             self.index.add(record)
+            if record.decision.choice == "restore" and not record.concluded:
+                self.watch(record.decision.id, patience)
 
     async def sweep(self) -> None:
         """Forget every record whose sandbox containerd does not know any more."""
@@ -71,16 +77,19 @@ class Keeper:
         if record is not None and record.result is not None:
             tell_outcome(record.decision, record.result)
 
-    async def started_late(self, record_id: str, seconds: float) -> None:
-        """Record the outcome of a start whose caller went away, if there is one in time."""
-        async with asyncio.timeout(seconds + _PATIENCE):
+    def watch(self, record_id: str, seconds: float) -> None:
+        """Record the outcome of a start that nobody waits for, if there is one in time."""
+        self._watching.add(self.spawn(self._started_late(record_id, seconds)))
+
+    async def _started_late(self, record_id: str, seconds: float) -> None:
+        async with asyncio.timeout(seconds):
             while plan.read_result(record_id, self.records.run) is None:  # noqa: ASYNC110 - a file
                 await asyncio.sleep(_POLL)
         await self.started(record_id, None)
 
     def _conclude(self, record_id: str, error: RpcError | None) -> Record | None:
         record = self.records.get(record_id)
-        if record is None or record.decision.choice != "restore":
+        if record is None or record.decision.choice != "restore" or record.concluded:
             return None
         if record.result is None:
             plan.write_result(record_id, _unasked(record, error), self.records.run)
@@ -95,6 +104,7 @@ class Keeper:
         if result.outcome != "restored":
             self.decider.release(record.decision.id, record.decision.digest)
             self.records.slim(record_id)
+        self.records.conclude(record_id)
         return record
 
     # The end of a container or pod
@@ -172,19 +182,23 @@ class Keeper:
         except (OSError, PodthawError) as error:
             log.warning("tidying up failed: %s", error)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something beside the calls."""
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
+        self._watching.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.debug("what ran beside the calls ended with %s: %s", type(error).__name__, error)
 
     async def settle(self) -> None:
-        """Wait for what runs beside the calls."""
+        """Wait for what runs beside the calls; what only waits is left to the next daemon."""
+        for task in self._watching:
+            task.cancel()
         while self._background:
             await asyncio.wait(self._background)
 

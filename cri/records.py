@@ -4,6 +4,7 @@ Each decision has a directory ``<run>/plans/<id>/``, whether it was to restore o
 
     decision.json    what the daemon decided, and why (:class:`Decision`)
     container.json   the id of the container, once containerd has given it one
+    concluded        made when the daemon has acted on the outcome of a restore
     exit.json        how the container ended, noted before it is forgotten (:class:`Exit`)
     plan.json …      the order and the answer of a restore (:mod:`shim.plan`)
 
@@ -32,7 +33,7 @@ _T = TypeVar("_T")
 _ID = re.compile(r"[0-9a-f]{32}")
 _SMALL = frozenset(
     {"decision.json", "container.json", "exit.json", "plan.json", "claimed", "result.json"}
-    | {"restore.log", "runc.log", "error.txt"}
+    | {"concluded", "restore.log", "runc.log", "error.txt"}
 )
 
 
@@ -83,6 +84,8 @@ class Record:
     """Empty until containerd has created the container."""
     result: Result | None = None
     """What the OCI runtime wrapper answered; None until then, and without a plan."""
+    concluded: bool = False
+    """Whether the daemon has acted on ``result``."""
     exit: Exit | None = None
     """None while it runs, or when nobody looked."""
 
@@ -133,6 +136,10 @@ class Records:
         """Note which container the decision became."""
         _write(self.folder(record_id) / "container.json", {"container_id": container_id})
 
+    def conclude(self, record_id: str) -> None:
+        """Note that the outcome of a restore has had its consequences."""
+        (self.folder(record_id) / "concluded").touch(mode=0o600)
+
     def note_exit(self, record_id: str, ended: Exit) -> None:
         """Note how the container ended."""
         _write(self.folder(record_id) / "exit.json", asdict(ended))
@@ -148,6 +155,7 @@ class Records:
             decision=decision,
             container_id=str((container or {}).get("container_id", "")),
             result=plan.read_result(record_id, self.run),
+            concluded=(folder / "concluded").exists(),
             exit=_read(folder / "exit.json", Exit),
         )
 

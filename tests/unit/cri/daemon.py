@@ -150,7 +150,12 @@ class Node:
     def restart(self) -> None:
         """Another daemon takes over."""
         self.interceptor = Interceptor(self.options, self.store, self.runtime)
-        run(self.interceptor.start())
+
+        async def work() -> None:
+            await self.interceptor.start()
+            await asyncio.sleep(0.2)  # what is found is concluded beside the start
+
+        run(work())
 
     def snapshot(self, name: str = "small", namespace: str = "default", **changes: Any) -> str:
         """Publish a snapshot that fits this host; its digest."""

@@ -9,6 +9,7 @@ import pytest
 
 from cri import annotations as wishes
 from cri.proto import cri_pb2 as pb
+from cri.quarantine import Quarantine
 from cri.records import Exit
 from cri.rpc import RpcError, StatusCode
 from shim import plan
@@ -139,6 +140,39 @@ class TestOutcomes:
         assert node.record().outcome == "failed"
         assert node.record().reason == "containerd did not start the container: no space left"
 
+    def test_a_daemon_that_stops_does_not_wait_for_a_start_that_may_never_end(
+        self, node: Node
+    ) -> None:
+        node.snapshot()
+        node.create(SMALL)
+
+        async def work() -> float:
+            await node.interceptor.start()
+            began = asyncio.get_running_loop().time()
+            await node.interceptor.stop()
+            return asyncio.get_running_loop().time() - began
+
+        assert run(work()) < 5
+        assert node.record().outcome == "pending"
+
+    def test_a_restore_that_ended_while_no_daemon_ran_has_its_consequences_once(
+        self, node: Node
+    ) -> None:
+        digest = node.snapshot()
+        node.create(SMALL)
+        record = node.record()
+        broken = Result(outcome="cold", container_id="c", kind="broken", reason="CRIU failed")
+        plan.write_result(record.decision.id, broken, node.options.run)
+        node.restart()
+        quarantine = Quarantine(node.options.state)
+        entry = quarantine.get(digest)
+        assert entry is not None
+        assert (entry.reason, entry.pod) == ("CRIU failed", "default/web-1")
+        assert node.pins(digest) == []
+        quarantine.release(digest)
+        node.restart()
+        assert quarantine.get(digest) is None
+
     def test_a_start_whose_caller_went_away_is_recorded_later(
         self, node: Node, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -158,6 +192,8 @@ class TestOutcomes:
                 await task
             result = Result(outcome="cold", container_id="c", kind="broken", reason="late")
             plan.write_result(record.decision.id, result, node.options.run)
+            while not (node.records.folder(record.decision.id) / "concluded").exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
             await node.interceptor.stop()
 
         run(work())
