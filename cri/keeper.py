@@ -48,8 +48,11 @@ class Keeper:
         Restores that ended while no daemon ran are concluded now, and those under way within
         ``patience`` seconds.
         """
-        for line in await asyncio.to_thread(restore.recover, str(self.records.run)):
-            log.warning("%s", line)
+        try:
+            for line in await asyncio.to_thread(restore.recover, str(self.records.run)):
+                log.warning("%s", line)
+        except (OSError, PodthawError) as error:
+            log.warning("restores that died midway cannot be looked for: %s", error)
         for record in await asyncio.to_thread(self.records.all):
             self.index.add(record)
             if record.decision.choice == "restore" and not record.concluded:

@@ -153,7 +153,8 @@ class Node:
 
         async def work() -> None:
             await self.interceptor.start()
-            await asyncio.sleep(0.2)  # what is found is concluded beside the start
+            while any(one.result and not one.concluded for one in self.records.all()):
+                await asyncio.sleep(0.01)  # outcomes are concluded beside the start
 
         run(work())
 

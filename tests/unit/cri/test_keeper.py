@@ -140,6 +140,20 @@ class TestOutcomes:
         assert node.record().outcome == "failed"
         assert node.record().reason == "containerd did not start the container: no space left"
 
+    def test_leftovers_that_cannot_be_read_do_not_hide_the_rest(
+        self, node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def bad(_: str) -> list[str]:
+            raise OSError(5, "Input/output error")
+
+        node.snapshot()
+        node.create(SMALL)
+        monkeypatch.setattr("shim.restore.recover", bad)
+        node.restart()
+        assert "cannot be looked for: [Errno 5]" in caplog.text
+        node.start(Result(outcome="restored", container_id="c"))
+        assert node.record().concluded
+
     def test_a_daemon_that_stops_does_not_wait_for_a_start_that_may_never_end(
         self, node: Node
     ) -> None:
