@@ -98,7 +98,7 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
         published.append((digest, manifest))
 
     with (
-        capture.exclusive(target.container.id, options.run) as lock,
+        capture.exclusive(target.container.id, options.run) as session,
         store.stage() as stage,
         _work(options.run) as work,
     ):
@@ -115,7 +115,7 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
                 timeout=options.timeout,
                 before_end=lambda: publish(stage, 0.0),
             ),
-            lock=lock,
+            session=session,
         )
         if not options.stop:
             with _written():
@@ -141,7 +141,7 @@ def export(target: Target, location: Path, options: Options) -> DumpResult:
     if not location.is_absolute() or location.name in ("", ".", ".."):
         raise Refused(f"the location {str(location)!r} is not an absolute path of a file")
     with (
-        capture.exclusive(target.container.id, options.run) as lock,
+        capture.exclusive(target.container.id, options.run) as session,
         _beside(location) as folder,
         _work(options.run) as work,
     ):
@@ -158,7 +158,7 @@ def export(target: Target, location: Path, options: Options) -> DumpResult:
                 timeout=options.timeout,
                 scratch=(folder,),
             ),
-            lock=lock,
+            session=session,
         )
         with _written():
             archive.write(target, stage, work, location)

@@ -81,17 +81,30 @@ class DumpResult:
     """Name → seconds: freeze and memory (by CRIU), files."""
 
 
-def dump(container: ContainerRef, order: Order, *, lock: int | None = None) -> DumpResult:
-    """Dump a container; ``lock`` is that of :func:`exclusive`, if the caller holds it.
+@dataclass
+class Session:
+    """The only capture of a container under way, from its first look to what is made of it."""
+
+    lock: int
+    """Descriptor of the container's lock."""
+    record: Path
+    """What must be undone is written here, while there is anything."""
+    guardian: Guardian | None = None
+    """Undoes it when this process dies."""
+
+
+def dump(container: ContainerRef, order: Order, *, session: Session | None = None) -> DumpResult:
+    """Dump a container; ``session`` is that of :func:`exclusive`, if the caller has one.
+
+    Until the session ends its guardian looks after the stage, too: it is removed if this process
+    dies before the snapshot is where it belongs.
 
     Raises Unfit when another capture of it runs or its root filesystem is no overlay,
     CaptureFailed (with the end of CRIU's log) when the dump fails or takes too long. In each case
     the container runs on and nothing is left.
     """
     with ExitStack() as stack:
-        if lock is None:
-            lock = stack.enter_context(exclusive(container.id, order.run))
-        _record_path(container.id, order.run).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        session = session or stack.enter_context(exclusive(container.id, order.run))
         overlay = rootfs.overlay_at(container.rootfs)
         shared = _shm_folder(container)
         record = Record(
@@ -119,18 +132,24 @@ def dump(container: ContainerRef, order: Order, *, lock: int | None = None) -> D
             shared=shared,
             stage=order.stage,
         )
-        return _guarded_dump(container, order, record, files, lock)
+        return _guarded_dump(container, order, record, files, session)
 
 
 @contextmanager
-def exclusive(container_id: str, run: Path = DEFAULT_RUN) -> Iterator[int]:
-    """The only capture of a container, with what an earlier one that was killed left undone.
+def exclusive(container_id: str, run: Path = DEFAULT_RUN) -> Iterator[Session]:
+    """The only capture of a container; first undoes what one left that was killed.
 
     Unfit while another one runs.
     """
     with locked(container_id, run) as lock:
         recover(container_id, run)
-        yield lock
+        session = Session(lock=lock, record=_record_path(container_id, run))
+        try:
+            yield session
+        finally:
+            session.record.unlink(missing_ok=True)
+            if session.guardian is not None:
+                session.guardian.release()
 
 
 def recover(container_id: str, run: Path = DEFAULT_RUN) -> list[str]:
@@ -196,38 +215,36 @@ def standard_streams(container: ContainerRef) -> list[str]:
 
 
 def _guarded_dump(
-    container: ContainerRef, order: Order, record: Record, files: Files, lock: int
+    container: ContainerRef, order: Order, record: Record, files: Files, session: Session
 ) -> DumpResult:
-    path = _record_path(container.id, order.run)
-    record.write(path)
+    session.record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    record.write(session.record)
+    lock_file = _lock_path(container.id, order.run)
+    guardian = session.guardian = Guardian(session.record, lock=(lock_file, session.lock))
     touched = False
-    with Guardian(path, lock=(_lock_path(container.id, order.run), lock)) as guardian:
-        try:
-            stdio, method = _prepare(container, order)
-            with Handshake(
-                order.work / "action.sh", _socket_path(container.id, order.run)
-            ) as handshake:
-                arguments = command.dump(_criu_order(container, order, handshake.script, method))
-                guardian.wait_ready()
-                touched = True
-                with dumprun.started(arguments, order.work) as process:
-                    guardian.watch(process.criu)
-                    deadline = time.monotonic() + order.timeout
-                    process.follow(
-                        handshake, lambda: _while_frozen(files, order, deadline), deadline
-                    )
-            _check_status(process.status, order)
-        except BaseException as error:
-            leftovers.undo(record, touched=touched)
-            path.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise _not_written(error) from error
-            raise
-        if order.leave_running:
-            leftovers.thaw(record.freezer, record.cgroup_version)
-        else:  # what CRIU keeps for a restore elsewhere is in the way of the pod's other containers
-            leftovers.undo(replace(record, scratch=[]))
-        path.unlink(missing_ok=True)
+    try:
+        stdio, method = _prepare(container, order)
+        address = _socket_path(container.id, order.run)
+        with Handshake(order.work / "action.sh", address) as handshake:
+            arguments = command.dump(_criu_order(container, order, handshake.script, method))
+            guardian.wait_ready()
+            touched = True
+            with dumprun.started(arguments, order.work) as process:
+                guardian.watch(process.criu)
+                deadline = time.monotonic() + order.timeout
+                process.follow(handshake, lambda: _while_frozen(files, order, deadline), deadline)
+        _check_status(process.status, order)
+    except BaseException as error:
+        leftovers.undo(record, touched=touched)
+        session.record.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _not_written(error) from error
+        raise
+    if order.leave_running:
+        leftovers.thaw(record.freezer, record.cgroup_version)
+    else:  # what CRIU keeps for a restore elsewhere is in the way of the pod's other containers
+        leftovers.undo(replace(record, scratch=[]))
+    leftovers.only_files(record).write(session.record)
     freeze, frozen, memory = dump_seconds(order.work)
     return DumpResult(
         frozen_seconds=frozen,

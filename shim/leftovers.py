@@ -18,7 +18,7 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from shim import procfs, sockets
@@ -74,6 +74,11 @@ def read(path: Path) -> Record | None:
         return Record(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def only_files(record: Record) -> Record:
+    """The record once the container is as before and only files are left to be removed."""
+    return replace(record, started=-1, freezer=None, link_folders=[])
 
 
 @dataclass(frozen=True, kw_only=True)

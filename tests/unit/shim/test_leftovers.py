@@ -140,6 +140,15 @@ def test_undoing_without_a_container_removes_files(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_when_only_files_are_left_the_container_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "freezer.state").write_text("FROZEN")  # somebody else paused it meanwhile
+    (tmp_path / "stage").mkdir()
+    found = record(tmp_path, freezer=str(tmp_path), scratch=[str(tmp_path / "stage")])
+    assert leftovers.undo(leftovers.only_files(found)) == []
+    assert (tmp_path / "freezer.state").read_text() == "FROZEN"
+    assert not (tmp_path / "stage").exists()
+
+
 def test_undoing_tells_what_it_did(tmp_path: Path) -> None:
     (tmp_path / "freezer.state").write_text("FROZEN")
     (tmp_path / "files").mkdir()
