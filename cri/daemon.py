@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from cri import systemd
+from cri import mptcp, systemd
 from cri.annotations import Defaults
 from cri.collecting import collect
 from cri.config import Settings
@@ -123,6 +123,7 @@ class Daemon:
             runtime=settings.runtime,
             criu=settings.criu,
             capture=(*self._program(), "capture"),
+            has_mptcp=mptcp.is_available(),
         )
 
     def _program(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What happens at which CRI call: the hooks and filters that the relay calls.
 
-    RunPodSandbox        a pod that opted in gets a runtime handler of ours; reading ahead begins
+    RunPodSandbox        a pod that opted in gets a runtime handler of ours and plain TCP; reading
+                         ahead begins
     CreateContainer      restore, or not (:mod:`cri.creation`); the plan goes into the request
     StartContainer       forwarded; then what the OCI runtime wrapper answered is recorded
     CheckpointContainer  ``podthaw capture`` in a process of its own
@@ -21,7 +22,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from cri import annotations as wishes
-from cri import capturing
+from cri import capturing, mptcp
 from cri.creation import Creation
 from cri.decide import Decider
 from cri.handlers import Handlers
@@ -130,6 +131,8 @@ class Interceptor:
             )
             return await call.forward()
         request.runtime_handler = ours
+        if self._options.has_mptcp:
+            mptcp.switch_off(request.config)
         return await call.forward(request.SerializeToString())
 
     async def _is_configured(self, handler: str) -> bool:

@@ -50,3 +50,5 @@ class Options:
     criu: str = "criu"
     capture: Sequence[str] = ("podthaw", "capture")
     """The command that captures a container, before its options."""
+    has_mptcp: bool = False
+    """Whether programs on this node may use Multipath TCP."""
