@@ -153,7 +153,7 @@ class Node:
 
         async def work() -> None:
             await self.interceptor.start()
-            while any(one.result and not one.concluded for one in self.records.all()):
+            while any(one.result and not one.concluded for one in self.records.all()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # outcomes are concluded beside the start
 
         run(work())
