@@ -79,6 +79,8 @@ class Pod:
     annotations: Mapping[str, str] = field(default_factory=dict)
     containers: Sequence[Container] = (Container(),)
     handler: str = ""
+    privileged: bool = False
+    """Whether the sandbox allows privileged containers."""
 
     def restoring(self, snapshot: str, *, container: str = "", **more: str) -> Pod:
         """The same pod, which asks to start from a snapshot; ``more`` are other annotations."""
@@ -127,6 +129,7 @@ class Running:
                 "security_context": {
                     "namespace_options": {"pid": "CONTAINER"},
                     "seccomp": {"profile_type": "RuntimeDefault"},
+                    "privileged": self.pod.privileged,
                 },
             },
         }

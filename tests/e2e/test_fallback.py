@@ -205,9 +205,9 @@ def test_tampered_after_it_was_verified(stack: Stack, marked: str) -> None:
         ({"capabilities": {"add_capabilities": ["NET_ADMIN"]}}, ("capabilit",)),
         ({"seccomp": {"profile_type": "RuntimeDefault"}}, ("seccomp",)),
         ({"run_as_user": {"value": 1000}}, ("user",)),
-        ({"supplemental_groups": [4242]}, ("group",)),
+        ({"supplemental_groups": [4242]}, ("gids", "4242")),
         ({"no_new_privs": True}, ("new",)),
-        ({"privileged": True, "masked_paths": [], "readonly_paths": []}, ("",)),
+        ({"privileged": True, "masked_paths": [], "readonly_paths": []}, ("security",)),
         ({"readonly_rootfs": True}, ("read",)),
         ({"namespace_options": {"pid": "POD"}}, ("namespace",)),
         ({"masked_paths": []}, ("mask",)),
@@ -220,6 +220,7 @@ def test_another_security_profile(
     pod = replace(
         WEB, containers=[replace(WEB.containers[0], security=security, env={"SCRATCH": "/dev/shm"})]
     )
+    pod = replace(pod, privileged="privileged" in security)
     assert_started_cold(stack, pod.restoring(marked))
     assert_fails(stack, pod.restoring(marked, on_failure="fail"), *words)
 
