@@ -44,7 +44,7 @@ def build(
             command=oci.arguments(container.spec),
         ),
         host=host,
-        security=oci.security_profile(container.spec),
+        security=oci.security_profile(container.spec, oci.node_namespaces(container.spec)),
         mounts=oci.mounts(container.spec, container.rootfs),
         processes=processes(seen),
         addresses=target.addresses,

@@ -32,11 +32,15 @@ def picture(container: ContainerRef, *, criu: str = "criu", store: Path | None =
     root_mount = mounts.at(str(container.rootfs))
     root = f"/proc/{container.pid}/root"
     semaphores, messages = _sysv(container.pid)
+    nodes = oci.node_namespaces(container.spec)
     return Picture(
         init=container.pid,
         tasks=tree,
         strangers=strangers,
-        namespaces=tuple((kind, oci.namespace_path(container.spec, kind)) for kind in NAMESPACES),
+        namespaces=tuple(
+            (kind, None if kind in nodes else oci.namespace_path(container.spec, kind))
+            for kind in NAMESPACES
+        ),
         terminal=oci.has_terminal(container.spec),
         frozen=leftovers.is_frozen(container.freezer, container.cgroup_version),
         mounts=_mounts(container),

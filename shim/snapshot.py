@@ -78,6 +78,9 @@ class Mount:
     """``bind`` or the filesystem type."""
     kind: str
     """``file`` or ``dir``: what lies at the destination."""
+    flags: list[str] = field(default_factory=list)
+    """What it forbids and how it propagates, e.g. ``nosuid``, ``ro``, ``rprivate``; sorted. CRIU
+    mounts it again with the flags of the snapshot, so the request must ask for the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

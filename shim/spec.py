@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,12 @@ def read(bundle: Path) -> dict[str, Any]:
     return spec
 
 
-def security_profile(spec: Spec) -> dict[str, Any]:
+def security_profile(spec: Spec, node: Collection[str] = ()) -> dict[str, Any]:
     """The part of a spec that must be equal at capture and at restore, in canonical form.
 
     Only JSON values, with every list sorted, so that two profiles are equal exactly when a
-    container gets the same privileges.
+    container gets the same privileges. ``node`` are the kinds of namespaces that are the node's
+    own (:func:`node_namespaces`).
     """
     process = _table(spec, "process")
     linux = _table(spec, "linux")
@@ -65,7 +66,7 @@ def security_profile(spec: Spec) -> dict[str, Any]:
         "readonly_rootfs": bool(_table(spec, "root").get("readonly", False)),
         "rootfs_propagation": linux.get("rootfsPropagation") or None,
         "namespaces": {
-            str(namespace.get("type")): "joined" if namespace.get("path") else "own"
+            str(namespace.get("type")): _whose(namespace, node)
             for namespace in _tables(linux, "namespaces")
         },
         "id_mappings": [
@@ -112,6 +113,32 @@ def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     )
 
 
+def node_namespaces(spec: Spec) -> frozenset[str]:
+    """Kinds of namespaces that the spec joins by path and that are the node's own.
+
+    containerd lets each container join those of the pod's sandbox, also where the sandbox has
+    the node's (hostNetwork, hostIPC); only the namespace itself tells. CRIU sets the host name
+    and the IPC limits of a snapshot in whatever is joined.
+    """
+    return frozenset(
+        str(namespace["type"])
+        for namespace in _tables(_table(spec, "linux"), "namespaces")
+        if namespace.get("path") and _is_nodes(str(namespace.get("type")), namespace["path"])
+    )
+
+
+def _is_nodes(kind: str, path: object) -> bool:
+    name = _PROC_NAMES.get(kind, kind)
+    try:
+        return os.path.samefile(str(path), f"/proc/self/ns/{name}")
+    except (OSError, ValueError):
+        return False
+
+
+_PROC_NAMES = {"network": "net", "mount": "mnt"}
+"""Where /proc/PID/ns has another name than the runtime spec."""
+
+
 def is_bind(mount: Mapping[str, Any]) -> bool:
     """Whether a mount of the spec is a bind mount, by runc's rule (type or option)."""
     options = mount.get("options") or ()
@@ -128,9 +155,41 @@ def mounts(spec: Spec, rootfs: Path) -> list[Mount]:
             destination=str(mount.get("destination", "")),
             type="bind" if is_bind(mount) else str(mount.get("type", "")),
             kind=_kind(mount, rootfs),
+            flags=_flags(_strings(mount, "options")),
         )
         for mount in _tables(spec, "mounts")
     ]
+
+
+def _flags(options: Sequence[str]) -> list[str]:
+    """What the options of a mount allow or forbid, sorted: a later one beats an earlier one.
+
+    Options that only say how the file system is made (size, mode) do not matter: CRIU makes it
+    as it was.
+    """
+    flags: dict[str, str] = {}
+    for option in options:
+        recursive = option.removeprefix("r")
+        if option in _FLAGS:
+            flags[_FLAGS[option]] = option
+        elif recursive in _FLAGS:  # of mount_setattr(2): also for mounts below
+            flags[f"r{_FLAGS[recursive]}"] = option
+    weak = {"rw", "suid", "dev", "exec", "symfollow", "rrw", "rsuid", "rdev", "rexec", "rsymfollow"}
+    return sorted(flag for flag in flags.values() if flag not in weak)
+
+
+_FLAGS = {
+    "ro": "writing", "rw": "writing",
+    "nosuid": "suid", "suid": "suid",
+    "nodev": "dev", "dev": "dev",
+    "noexec": "exec", "exec": "exec",
+    "nosymfollow": "symfollow", "symfollow": "symfollow",
+    "private": "propagation", "rprivate": "propagation",
+    "slave": "propagation", "rslave": "propagation",
+    "shared": "propagation", "rshared": "propagation",
+    "unbindable": "propagation", "runbindable": "propagation",
+}  # fmt: skip
+"""Option → what it is about (runtime-spec, config.md: Linux mount options)."""
 
 
 def annotations_of(spec: Spec) -> dict[str, str]:
@@ -190,6 +249,12 @@ def _kind(mount: Mapping[str, Any], rootfs: Path) -> str:
 
 def _inside(rootfs: Path, mount: Mapping[str, Any]) -> Path:
     return rootfs / os.path.normpath("/" + str(mount.get("destination", ""))).lstrip("/")
+
+
+def _whose(namespace: Mapping[str, Any], node: Collection[str]) -> str:
+    if not namespace.get("path"):
+        return "own"
+    return "the node's" if namespace.get("type") in node else "joined"
 
 
 def _user(user: Mapping[str, Any]) -> dict[str, Any]:

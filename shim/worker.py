@@ -30,8 +30,12 @@ _SIGNALLED = 128
 
 _HOST_TROUBLE = re.compile(
     r"No space left on device|Disk quota exceeded|Cannot allocate memory|Too many open files"
+    r"|Address already in use|Cannot assign requested address"
 )
-"""Failures of CRIU that are the host's and say nothing about the snapshot."""
+"""Failures of CRIU that are the host's or this pod's and say nothing about the snapshot.
+
+A port may be taken by another container of the pod.
+"""
 
 
 class InterruptedRestoreError(Exception):
@@ -123,7 +127,8 @@ def _check(order: plan.Plan, spec: dict[str, Any], record: Journal) -> None:
     manifest = snapshot.read(Path(order.snapshot_dir), order.snapshot)
     if oci.has_terminal(spec):
         raise Unfit("the container asks for a terminal, and a snapshot has none")
-    difference = oci.difference(manifest.security, oci.security_profile(spec))
+    asked = oci.security_profile(spec, oci.node_namespaces(spec))
+    difference = oci.difference(manifest.security, asked)
     if difference:
         raise Unfit(difference)
     _check_mounts(manifest, oci.mounts(spec, Path(record.rootfs_path)))
@@ -132,22 +137,40 @@ def _check(order: plan.Plan, spec: dict[str, Any], record: Journal) -> None:
 
 
 def _check_mounts(manifest: snapshot.Manifest, found: list[snapshot.Mount]) -> None:
-    """Each mount of the snapshot must be there again, of the same kind; more may be."""
+    """The mounts of the snapshot must be those of the request.
+
+    CRIU mounts what the snapshot has, with the flags that it has there: a volume that is
+    read-only in the request would be writable, and one that the snapshot lacks would be missing.
+    """
     by_place = {mount.destination: mount for mount in found}
+    known = {mount.destination for mount in manifest.mounts}
+    for mount in found:
+        if mount.destination not in known:
+            raise Unfit(f"this container has a mount at {mount.destination}, the snapshot has none")
     for wanted in manifest.mounts:
-        mount = by_place.get(wanted.destination)
-        if mount is None:
+        there = by_place.get(wanted.destination)
+        if there is None:
             raise Unfit(f"this container has no mount at {wanted.destination}, the snapshot has")
-        if mount.type != wanted.type:
+        if there.type != wanted.type:
             raise Unfit(
                 f"the mount at {wanted.destination} is of type {wanted.type} in the snapshot "
-                f"and {mount.type} in this container"
+                f"and {there.type} in this container"
             )
-        if wanted.kind and mount.kind and mount.kind != wanted.kind:
+        if wanted.kind and there.kind and there.kind != wanted.kind:
             raise Unfit(
                 f"the mount at {wanted.destination} is a {wanted.kind} in the snapshot "
-                f"and a {mount.kind} in this container"
+                f"and a {there.kind} in this container"
             )
+        if there.flags != wanted.flags:
+            raise Unfit(
+                f"the mount at {wanted.destination} is {_flags(wanted)} in the snapshot "
+                f"and {_flags(there)} in this container"
+            )
+
+
+def _flags(mount: snapshot.Mount) -> str:
+    """The flags in words; without any it can be written to."""
+    return ",".join([*(() if "ro" in mount.flags else ("rw",)), *mount.flags])
 
 
 def _apply_rootfs(

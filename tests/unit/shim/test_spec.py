@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def test_the_profile_survives_json() -> None:
     [
         ("hostname", "web-1"),
         ("process.env", ["A=2"]),
+        ("process.oomScoreAdj", -997),
         ("process.args", ["/bin/other"]),
         ("process.user.additionalGids", [10, 20]),
         ("process.capabilities.bounding", ["CAP_CHOWN", "CAP_KILL"]),
@@ -141,6 +143,45 @@ def test_a_joined_and_an_own_namespace_differ() -> None:
     own = changed("linux.namespaces", [{"type": "pid", "path": ""}])
     told = spec.difference(spec.security_profile(own), spec.security_profile(joined))
     assert "namespaces.pid: the snapshot has own, this container joined" in told
+
+
+def test_the_nodes_own_namespace_is_told_from_one_that_is_joined(tmp_path: Path) -> None:
+    """A pod with hostNetwork joins by path, too: /proc/PID/ns of a sandbox in the node's."""
+    (tmp_path / "ns").write_text("another")
+    for kind, name in (("network", "net"), ("ipc", "ipc"), ("uts", "uts")):
+        pods = changed("linux.namespaces", [{"type": kind, "path": str(tmp_path / "ns")}])
+        nodes = changed(
+            "linux.namespaces", [{"type": kind, "path": f"/proc/{os.getpid()}/ns/{name}"}]
+        )
+        assert spec.node_namespaces(pods) == frozenset()
+        assert spec.node_namespaces(nodes) == {kind}
+        told = spec.difference(
+            spec.security_profile(pods, spec.node_namespaces(pods)),
+            spec.security_profile(nodes, spec.node_namespaces(nodes)),
+        )
+        assert f"namespaces.{kind}: the snapshot has joined, this container the node's" in told
+    gone = changed("linux.namespaces", [{"type": "ipc", "path": "/nowhere\0"}, {"type": "pid"}])
+    assert spec.node_namespaces(gone) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [
+        ([], []),
+        (["rbind", "rprivate", "rw"], ["rprivate"]),
+        (["rbind", "rprivate", "ro"], ["ro", "rprivate"]),
+        (["ro", "rw"], []),
+        (["rw", "ro"], ["ro"]),
+        (["rbind", "rro", "rslave"], ["rro", "rslave"]),
+        (["nosuid", "noexec", "nodev", "relatime", "mode=755", "size=65536k"],
+         ["nodev", "noexec", "nosuid"]),
+        (["private", "rshared"], ["rshared"]),
+        (["nosuid", "suid", "rnoexec"], ["rnoexec"]),
+    ],
+)  # fmt: skip
+def test_flags_of_mounts(tmp_path: Path, options: list[str], flags: list[str]) -> None:
+    asked = {"mounts": [{"destination": "/x", "type": "tmpfs", "options": options}]}
+    assert spec.mounts(asked, tmp_path)[0].flags == flags
 
 
 JSON = st.recursive(

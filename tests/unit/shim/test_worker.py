@@ -14,8 +14,10 @@ from shim.errors import Broken, Refused, Unfit
 from shim.journal import Journal
 
 
-def mount(destination: str, kind: str = "dir", type_: str = "bind") -> snapshot.Mount:
-    return snapshot.Mount(destination=destination, type=type_, kind=kind)
+def mount(
+    destination: str, kind: str = "dir", type_: str = "bind", flags: tuple[str, ...] = ()
+) -> snapshot.Mount:
+    return snapshot.Mount(destination=destination, type=type_, kind=kind, flags=list(flags))
 
 
 def manifest(*mounts: snapshot.Mount) -> snapshot.Manifest:
@@ -38,6 +40,9 @@ def manifest(*mounts: snapshot.Mount) -> snapshot.Manifest:
         ([], "no mount at /data"),
         ([mount("/data", type_="tmpfs")], "type bind in the snapshot and tmpfs"),
         ([mount("/data", kind="file")], "dir in the snapshot and a file"),
+        ([mount("/data", flags=("ro",))], "is rw in the snapshot and ro in this container"),
+        ([mount("/data", flags=("rslave",))], "is rw in the snapshot and rw,rslave in this"),
+        ([mount("/data"), mount("/more")], "has a mount at /more, the snapshot has none"),
     ],
 )
 def test_mounts_that_differ(found: list[snapshot.Mount], reason: str) -> None:
@@ -46,16 +51,16 @@ def test_mounts_that_differ(found: list[snapshot.Mount], reason: str) -> None:
 
 
 def test_mounts_that_fit() -> None:
-    worker._check_mounts(manifest(mount("/data")), [mount("/more"), mount("/data")])
+    worker._check_mounts(manifest(mount("/a"), mount("/b")), [mount("/b"), mount("/a")])
     worker._check_mounts(manifest(mount("/data", kind="")), [mount("/data", kind="file")])
-    worker._check_mounts(manifest(), [mount("/more")])
+    worker._check_mounts(manifest(), [])
 
 
 @pytest.mark.parametrize(
     ("log", "kind", "words"),
     [
         ("(00.1) Error (criu/sk-inet.c:1): Can't bind inet socket (id 1): Address already in use",
-         Broken, "in use"),
+         Unfit, "in use"),
         ("(00.1) Error (criu/image.c:1): write: No space left on device", Unfit, "disk is full"),
         ("(00.1) Error (criu/new.c:1): something new", Broken, "something new"),
         ("(00.1) no error\n(00.2) the end", Broken, "the end"),
