@@ -9,12 +9,16 @@ Map
     ``argv``       what the shim needs to know of runc's command line
     ``plan``       the order that the node daemon leaves for one container, and the answer
     ``restore``    ``create`` of a container that has a plan, with its undo
-    ``rootfs``     the writable layer: read at capture, applied and rolled back at restore
+    ``rootfs``     the writable layer, read at capture
     ``spec``       facts of an OCI runtime spec: security profile, mounts, identity
     ``snapshot``   the manifest of a snapshot
     ``host``       what a snapshot needs of a host, and whether this host has it
-    ``preflight``  what would make a dump fail, told before anything is frozen
-    ``capture``    dump of a running container
+    ``container``  a running container as containerd's shim and runc left it on the node
+    ``inspection`` collects from ``procfs``, ``sockets``, ``external`` the ``picture`` of it
+    ``preflight``  what would make a dump fail (``finding``), told before anything is frozen
+    ``openfiles``  the part of it that looks at open descriptors
+    ``capture``    dump of a running container: ``dumprun``, ``handshake``, ``rootfs``, ``watches``
+    ``guardian``   undoes what a killed capture left: ``leftovers``
     ``criu``       CRIU's command line, logs and image files
     ``errors``     the three things that can go wrong, named by what the caller does next
 """

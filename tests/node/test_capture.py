@@ -14,7 +14,7 @@ from shim import snapshot
 from tests.node import capturing, gobuild, images
 from tests.node.capturing import STORE, busy, check_undisturbed, name_of, podthaw, unique
 from tests.node.cri import Cri
-from tests.node.node import Node
+from tests.node.node import FLAVOURS, Node
 
 pytestmark = pytest.mark.node
 
@@ -47,8 +47,9 @@ def _tar(node: Node, path: str) -> dict[str, tarfile.TarInfo]:
         return {entry.name: entry for entry in archive}
 
 
-def test_a_snapshot_of_a_busy_container(node: Node, cri: Cri) -> None:
-    with busy(node, cri) as container:
+@pytest.mark.parametrize("node", FLAVOURS, indirect=True)
+def test_a_snapshot_of_a_busy_container(node: Node) -> None:
+    with node.cri() as cri, busy(node, cri) as container:
         container.exec("sh", "-c", "rm /etc/group; chmod 750 /data; mkfifo /data/fifo")
         name = unique("snap")
         out = podthaw(node, "capture", name_of(container), "--name", name, "-o", "json").stdout
