@@ -68,8 +68,8 @@ def restored(node: Node, start: Start, told: Mapping[str, Any], others: set[str]
         return [*findings, f"kubelet could not tell: {error}"]
     if start.address in others:
         findings.append(f"its address {start.address} is another pod's")
-    if COLD_LINE in log:
-        findings.append("it started cold: its log begins at the beginning")
+    if COLD_LINE in log and not findings:
+        findings.append("it started cold, whatever Podthaw says: its log begins at the beginning")
     if f"{len(TEXTS)} texts in" not in log:
         findings.append(f"its log does not show the answer: {log[-200:]!r}")
     if count := pods.restarts(node, pod):

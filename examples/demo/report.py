@@ -17,6 +17,8 @@ class Restored:
     """A pod that started from the snapshot, and what was found there."""
 
     start: Start
+    outcome: str
+    """``restored``, ``cold`` or ``failed``, by ``podthaw status``."""
     equal: bool
     """Its embeddings are those of the cold pod, bit for bit."""
     phases: Mapping[str, float]
@@ -67,8 +69,10 @@ def table(outcome: Outcome) -> str:
     """One line a pod."""
     head = ("POD", "START", "RUNNING", "FIRST ANSWER", "FROM MANIFEST", "EQUAL", "ADDRESS")
     rows = [head, _row(outcome.cold, "cold", "-")]
-    for how, group in (("restored", outcome.one_by_one), ("3 at once", outcome.together)):
-        rows += [_row(one.start, how, "yes" if one.equal else "NO") for one in group]
+    for suffix, group in (("", outcome.one_by_one), (", 3 at once", outcome.together)):
+        rows += [
+            _row(one.start, one.outcome + suffix, "yes" if one.equal else "NO") for one in group
+        ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -106,6 +110,7 @@ def _row(start: Start, how: str, equal: str) -> tuple[str, ...]:
 def _restore(one: Restored) -> dict[str, Any]:
     return {
         "pod": one.start.pod,
+        "outcome": one.outcome,
         "start_s": _round(one.start.start_s),
         "first_answer_s": _round(one.start.first_answer_s),
         "from_manifest_s": _round(one.start.from_manifest_s),

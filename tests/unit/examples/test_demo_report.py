@@ -27,10 +27,18 @@ def outcome() -> Outcome:
     return Outcome(
         cold=a_start("cold-n1", 9.0, address="10.88.0.2"),
         one_by_one=[
-            Restored(a_start("first-n1", 0.5), equal=True, phases={"criu": 0.3}),
-            Restored(a_start("second-n1", 0.75), equal=False, phases={}, findings=("it is odd",)),
+            Restored(a_start("first-n1", 0.5), "restored", equal=True, phases={"criu": 0.3}),
+            Restored(
+                a_start("second-n1", 0.75),
+                "restored",
+                equal=False,
+                phases={},
+                findings=("it is odd",),
+            ),
         ],
-        together=[Restored(a_start("third-n1", 2.25), equal=True, phases={"criu": 0.3})],
+        together=[
+            Restored(a_start("third-n1", 2.25), "restored", equal=True, phases={"criu": 0.3})
+        ],
         capture={"seconds": 1.5, "size": 12},
         machine={"cpus": 2},
     )
@@ -69,6 +77,7 @@ def test_table_has_a_line_for_each_pod_and_shouts_at_a_difference(outcome: Outco
         "second-n1",
         "third-n1",
     ]
+    assert "restored, 3 at once" in lines[4]
     assert "NO" in lines[3].split()
     assert "yes" in lines[2].split()
     assert "10.88.0.2" in lines[1]
@@ -90,7 +99,7 @@ def test_bars_are_to_scale(outcome: Outcome) -> None:
 @pytest.mark.parametrize("started", [0.0, 100.6, 101.5, 1e9])
 def test_a_pod_may_answer_before_it_is_noted_as_running(outcome: Outcome, started: float) -> None:
     early = replace(a_start("early-n1", 0.5), started=started)
-    odd = replace(outcome, one_by_one=[Restored(early, equal=True, phases={})])
+    odd = replace(outcome, one_by_one=[Restored(early, "restored", equal=True, phases={})])
     bars = timeline(odd).splitlines()
     assert max(len(bar) for bar in bars) < 100
     assert bars[2].startswith("early-n1")
