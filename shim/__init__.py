@@ -8,7 +8,11 @@ Map
     ``__main__``   the command: scan the arguments, restore or exec the runtime below
     ``argv``       what the shim needs to know of runc's command line
     ``plan``       the order that the node daemon leaves for one container, and the answer
-    ``restore``    ``create`` of a container that has a plan, with its undo
+    ``runlog``     errors as runc reports them; ``runtime``: the program below
+    ``restore``    ``create`` of a container that has a plan; ``worker`` takes the steps:
+                   ``rootfs_apply`` and ``shm`` bring files, ``supervise`` runs runc
+    ``undo``       takes a restore back by its ``journal``: ``cgroups``, ``mounts``, ``overlay``
+    ``treewalk``   changes in a tree whose names and links are not trusted
     ``rootfs``     the writable layer, read at capture
     ``spec``       facts of an OCI runtime spec: security profile, mounts, identity
     ``snapshot``   the manifest of a snapshot
