@@ -19,6 +19,7 @@ import stat
 import tarfile
 from collections.abc import Callable
 
+from shim import members
 from shim.errors import Broken, PodthawError, Unfit
 from shim.treewalk import Parts, Tree, split
 
@@ -46,22 +47,26 @@ def apply(
     """
     try:
         with tarfile.open(archive, "r:", errorlevel=2) as tar, Tree(target) as tree:
-            members = list(tar)
-            _delete(tree, members)
-            _create(tar, tree, members, tick, devices=devices)
+            entries = list(members.read(tar, tick))
+            _delete(tree, entries)
+            _create(tar, tree, entries, tick, devices=devices)
     except PodthawError:
         raise
-    except tarfile.TarError as error:
+    except members.DAMAGE as error:
         raise Broken(f"the snapshot's writable layer is damaged: {error}") from error
     except OSError as error:
-        reason = "there is no room left" if error.errno in _FULL else error.strerror
-        raise Unfit(
-            f"the snapshot's writable layer cannot be written here: {reason} ({error.filename})"
-        ) from error
+        raise unwritable("writable layer", error) from error
 
 
-def _delete(tree: Tree, members: list[tarfile.TarInfo]) -> None:
-    for member in members:
+def unwritable(what: str, error: OSError) -> Unfit:
+    """The sentence for a part of a snapshot that this node's file system does not take."""
+    reason = "there is no room left" if error.errno in _FULL else error.strerror
+    where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+    return Unfit(f"the snapshot's {what} cannot be written here: {reason}{where}")
+
+
+def _delete(tree: Tree, entries: list[tarfile.TarInfo]) -> None:
+    for member in entries:
         parts = split(member.name)
         if not parts or not parts[-1].startswith(WHITEOUT):
             if any(part.startswith(WHITEOUT) for part in parts):
@@ -89,13 +94,13 @@ def _if_there(change: Callable[[Parts], None], parts: Parts) -> None:
 def _create(
     tar: tarfile.TarFile,
     tree: Tree,
-    members: list[tarfile.TarInfo],
+    entries: list[tarfile.TarInfo],
     tick: Callable[[], None],
     *,
     devices: bool,
 ) -> None:
     folders: list[tuple[Parts, tarfile.TarInfo]] = []
-    for member in members:
+    for member in entries:
         tick()
         parts = split(member.name)
         if parts and parts[-1].startswith(WHITEOUT):
@@ -160,7 +165,7 @@ def make(
     if member.issym():
         os.symlink(member.linkname, name, dir_fd=folder)
         os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
-        os.utime(name, ns=_times(member), dir_fd=folder, follow_symlinks=False)
+        os.utime(name, ns=members.times(member), dir_fd=folder, follow_symlinks=False)
         return
     if member.isfifo():
         os.mkfifo(name, 0o600, dir_fd=folder)
@@ -185,7 +190,7 @@ def _device(tree: Tree, parts: Parts, member: tarfile.TarInfo) -> None:
     os.mknod(name, kind | 0o600, number, dir_fd=folder)
     os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
     os.chmod(name, member.mode & 0o7777, dir_fd=folder)
-    os.utime(name, ns=_times(member), dir_fd=folder, follow_symlinks=False)
+    os.utime(name, ns=members.times(member), dir_fd=folder, follow_symlinks=False)
 
 
 def _hard_link(tree: Tree, parts: Parts, member: tarfile.TarInfo) -> None:
@@ -217,26 +222,12 @@ def tar_descriptor(tar: tarfile.TarFile) -> int:
 
 def fill(tar: tarfile.TarFile, fd: int, member: tarfile.TarInfo, tick: Callable[[], None]) -> None:
     """Copy a member's content, leaving holes where the archive has them."""
-    if not member.issparse():
-        _send(tar, fd, member.offset_data, member.size, tick)
-        return
-    reader = tar.extractfile(member)
-    if reader is None:
-        raise Broken(f"the snapshot's file {member.name[:200]!r} has no content")
-    with reader:
-        while chunk := reader.read(_CHUNK):
-            tick()
-            if chunk.count(0) == len(chunk):
-                os.lseek(fd, len(chunk), os.SEEK_CUR)
-            else:
-                _write_all(fd, chunk)
+    offset = member.offset_data
+    for start, length in members.regions(member):
+        os.lseek(fd, start, os.SEEK_SET)
+        _send(tar, fd, offset, length, tick)
+        offset += length
     os.ftruncate(fd, member.size)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _send(tar: tarfile.TarFile, fd: int, offset: int, size: int, tick: Callable[[], None]) -> None:
@@ -264,15 +255,17 @@ def dress(fd: int, member: tarfile.TarInfo) -> None:
                     f"the snapshot's file {member.name[:200]!r} has the attribute {name[:200]!r}, "
                     "which is not allowed"
                 )
-            os.setxattr(fd, name, value.encode("utf-8", "surrogateescape"))
-    os.utime(fd, ns=_times(member))
+            _set_attribute(fd, member, name, value.encode("utf-8", "surrogateescape"))
+    os.utime(fd, ns=members.times(member))
 
 
-def _times(member: tarfile.TarInfo) -> tuple[int, int]:
-    """Access and modification time in nanoseconds; from the PAX text, which is exact."""
-    whole, _, fraction = member.pax_headers.get("mtime", "").partition(".")
-    if whole.isdecimal() and (fraction.isdecimal() or not fraction):
-        nanoseconds = int(whole) * 10**9 + int(fraction[:9].ljust(9, "0"))
-    else:
-        nanoseconds = int(float(member.mtime) * 1e9)
-    return nanoseconds, nanoseconds
+def _set_attribute(fd: int, member: tarfile.TarInfo, name: str, value: bytes) -> None:
+    try:
+        os.setxattr(fd, name, value)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        raise Unfit(
+            f"the attribute {name[:200]!r} of the snapshot's file {member.name[:200]!r} cannot be "
+            f"set here: {error.strerror}"
+        ) from error

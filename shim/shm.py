@@ -12,7 +12,6 @@ the processes that used it are gone. Those files are on record below ``<run>/shm
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -22,11 +21,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shim import members
 from shim.errors import Broken, PodthawError, Unfit
-from shim.rootfs_apply import dress, make
+from shim.rootfs_apply import dress, make, unwritable
 from shim.treewalk import Parts, Tree, split
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _COMPARE = 1 << 20
 _PLACE = "/dev/shm"  # noqa: S108 - where the container sees it
 
@@ -83,13 +82,10 @@ def extract(
             tree.remove((shared.staging,))
     except PodthawError:
         raise
-    except tarfile.TarError as error:
+    except members.DAMAGE as error:
         raise Broken(f"the snapshot's /dev/shm is damaged: {error}") from error
     except OSError as error:
-        reason = "there is no room left" if error.errno in _FULL else error.strerror
-        raise Unfit(
-            f"the snapshot's /dev/shm cannot be written here: {reason} ({error.filename})"
-        ) from error
+        raise unwritable(_PLACE, error) from error
 
 
 def take_back(shared: Shared) -> None:
@@ -148,8 +144,7 @@ def _prepare(
     files: list[tuple[str, int, int]] = []
     folders: list[tuple[Parts, tarfile.TarInfo]] = []
     numbers: dict[str, int] = {}
-    for number, member in enumerate(tar):
-        tick()
+    for number, member in enumerate(members.read(tar, tick)):
         parts = split(member.name)
         if member.isdir():
             if parts:

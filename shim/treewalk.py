@@ -18,6 +18,8 @@ from shim.errors import Broken
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
+_LONGEST = 255  # bytes of one name: NAME_MAX of every Linux file system
+
 Parts = tuple[str, ...]
 
 
@@ -28,6 +30,8 @@ def split(name: str) -> Parts:
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in parts:
         raise Broken(f"the snapshot has a file named {name[:200]!r}, which leads out of its folder")
+    if any(len(os.fsencode(part)) > _LONGEST for part in parts):
+        raise Broken(f"the snapshot has a file named {name[:200]!r}…, which is too long")
     return parts
 
 
