@@ -17,6 +17,9 @@ RUN_VARIABLE = "PODTHAW_RUN"
 
 _DEFAULT_RUN = "/run/podthaw"
 _PLAN_MARK = b"podthaw.dev/plan"
+_DONE = b'"done": true'
+"""In a journal (:mod:`shim.journal`): the container was restored. No value can hold these bytes,
+since JSON escapes the quotation marks in it."""
 
 
 def main() -> int:
@@ -30,11 +33,12 @@ def main() -> int:
                 from shim import restore  # noqa: PLC0415
 
                 return restore.create(command, arguments, run)
-        elif command.verb and os.path.exists(f"{run}/restores/{command.id}"):
+        elif command.verb == "start":
+            if _DONE in _content(f"{run}/restores/{command.id}"):
+                return 0  # it runs already
+        elif command.verb == "delete" and os.path.exists(f"{run}/restores/{command.id}"):
             from shim import restore  # noqa: PLC0415
 
-            if command.verb == "start":
-                return restore.start(command, arguments, run)
             restore.before_delete(command, run)
         elif command.verb == "delete" and os.path.exists(f"{run}/shm/{command.id}"):
             from shim import shm  # noqa: PLC0415
@@ -49,19 +53,24 @@ def main() -> int:
 def _has_plan(command: argv.Command) -> bool:
     """Whether the bundle's configuration mentions a plan; runc reports a bundle it cannot read."""
     path = os.path.join(command.options.get("bundle", ""), "config.json")
+    return _PLAN_MARK in _content(path)
+
+
+def _content(path: str) -> bytes:
+    """A file's bytes; none when it cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return False
+        return b""
     try:
         data = b""
         while chunk := os.read(fd, 1 << 20):
             data += chunk
     except OSError:
-        return False
+        return b""
     finally:
         os.close(fd)
-    return _PLAN_MARK in data
+    return data
 
 
 if __name__ == "__main__":

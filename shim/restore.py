@@ -66,14 +66,6 @@ def create(command: Command, arguments: list[str], run: str) -> int:
     return _fail(command, f"podthaw: {order.name} was not restored: {result.reason}")
 
 
-def start(command: Command, arguments: list[str], run: str) -> int:
-    """``start`` of a container that has a journal: a restored one runs already."""
-    record = journal.load(run, command.id)
-    if record is None or not record.done:
-        runtime.execute(runtime.find(run), arguments)
-    return 0
-
-
 def before_delete(command: Command, run: str) -> None:
     """What ``delete`` has to do before the runtime's own delete of a container with a journal.
 
@@ -178,6 +170,7 @@ def _restore(command: Command, order: plan.Plan, spec: dict[str, Any], run: str)
             return result
         left = journal.load(run, command.id)
         if left is not None:  # the worker was killed
+            supervise.kill_children()
             undo.undo(left, start_follows=order.on_failure == "cold")
             result = None
         if result is None:
@@ -195,8 +188,10 @@ def _restore(command: Command, order: plan.Plan, spec: dict[str, Any], run: str)
 def _wait_for_worker(
     record: journal.Journal, order: plan.Plan, spec: dict[str, Any], run: str
 ) -> int:
+    supervise.adopt_orphans()
     pid = os.fork()
     if pid == 0:
+        supervise.adopt_orphans()
         os._exit(_work(record, order, spec, run))
 
     def pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -235,6 +230,7 @@ def _give_back(
     phases: dict[str, float],
     run: str,
 ) -> int:
+    supervise.kill_children()
     kind, reason, tail = worker.describe(error, record, run)
     interrupted = isinstance(error, worker.InterruptedRestoreError)
     cold = order.on_failure == "cold" and kind != "refused" and not interrupted

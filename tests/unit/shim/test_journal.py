@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from shim import journal
+from shim.__main__ import _DONE
 
 
 def make(run: Path, container: str = "c1") -> journal.Journal:
@@ -23,6 +24,16 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     record.save()
     assert journal.load(str(tmp_path), "c1") == record
     assert Path(record.path).stat().st_mode & 0o777 == 0o600
+
+
+def test_only_a_restored_container_has_the_mark_that_start_looks_for(tmp_path: Path) -> None:
+    record = make(tmp_path)
+    record.bundle = 'a"done": true"b'
+    record.save()
+    assert _DONE not in Path(record.path).read_bytes()
+    record.done = True
+    record.save()
+    assert _DONE in Path(record.path).read_bytes()
 
 
 def test_absent_and_damaged_records_are_none(tmp_path: Path) -> None:
