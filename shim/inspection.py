@@ -7,12 +7,22 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from shim import capture, external, host, leftovers, mounts, preflight, procfs, rootfs, shm
+from shim import (
+    capture,
+    external,
+    host,
+    leftovers,
+    mounts,
+    preflight,
+    procfs,
+    rootfs,
+    shm,
+    sockets,
+)
 from shim import spec as oci
 from shim.container import ContainerRef
 from shim.errors import Unfit
 from shim.finding import Finding
-from shim.namespaces import in_namespace
 from shim.picture import Picture
 
 NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "user", "cgroup", "time")
@@ -31,7 +41,6 @@ def picture(container: ContainerRef, *, criu: str = "criu", store: Path | None =
     tree, strangers = procfs.tasks(container)
     root_mount = mounts.at(str(container.rootfs))
     root = f"/proc/{container.pid}/root"
-    semaphores, messages = _sysv(container.pid)
     nodes = oci.node_namespaces(container.spec)
     return Picture(
         init=container.pid,
@@ -45,10 +54,9 @@ def picture(container: ContainerRef, *, criu: str = "criu", store: Path | None =
         frozen=leftovers.is_frozen(container.freezer, container.cgroup_version),
         mounts=_mounts(container),
         mqueues=tuple(_names(Path(root, "dev/mqueue"))),
-        semaphores=semaphores,
-        messages=messages,
         root_filesystem=root_mount,
         criu=_criu_version(criu),
+        passcred=sockets.answers_passcred(),
         tar=all(shutil.which(tool) for tool in ("tar", "gzip")),
         free=_free(store) if store is not None else None,
         files=_files(container),
@@ -67,17 +75,6 @@ def _criu_version(criu: str) -> str | None:
         return host.criu_version(criu)
     except Unfit:
         return None
-
-
-def _sysv(pid: int) -> tuple[int, int]:
-    def count(kind: str) -> int:
-        # A line for each set or queue, below a heading.
-        return max(0, len(Path("/proc/sysvipc", kind).read_text().splitlines()) - 1)
-
-    try:
-        return in_namespace(f"/proc/{pid}/ns/ipc", lambda: (count("sem"), count("msg")))
-    except OSError:
-        return 0, 0
 
 
 def _names(folder: Path) -> list[str]:

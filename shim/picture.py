@@ -100,13 +100,11 @@ class Picture:
     )
     mqueues: tuple[str, ...] = ()
     """Names of POSIX message queues in /dev/mqueue."""
-    semaphores: int = 0
-    """System V semaphore sets in the pod."""
-    messages: int = 0
-    """System V message queues in the pod."""
     root_filesystem: Mounted | None = None
     criu: str | None = None
     """Version of CRIU, None when it cannot be run."""
+    passcred: bool = True
+    """Whether the kernel answers SO_PASSCRED on internet sockets: not from Linux 6.16 on."""
     tar: bool = True
     """Whether tar and gzip, which CRIU packs tmpfs with, are on PATH."""
     free: int | None = None

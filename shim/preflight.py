@@ -8,12 +8,16 @@ descriptors :mod:`shim.openfiles`.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 
 from shim import host, openfiles
 from shim.criu import command
 from shim.finding import Finding
-from shim.picture import Picture
+from shim.picture import Picture, Task
+
+_NO_PASSCRED = (4, 2)
+"""From here on CRIU asks only unix and netlink sockets for SO_PASSCRED (criu/sockets.c)."""
 
 _SHARED = {
     "pid": (
@@ -62,6 +66,17 @@ def _tools(picture: Picture) -> Iterator[Finding]:
             why=f"CRIU is of version {picture.criu}, and {wanted} or newer is needed",
             remedy="upgrade the package criu",
         )
+    elif not picture.passcred and host.version_tuple(picture.criu) < _NO_PASSCRED:
+        holders = [task for task in picture.tasks if _has_internet_socket(task)]
+        if holders:
+            yield Finding(
+                check="criu-sockets",
+                severity="fail",
+                what=str(holders[0]),
+                why=f"it has internet sockets, which CRIU {picture.criu} cannot save on this "
+                "kernel (it asks them for SO_PASSCRED, which Linux 6.16 and newer refuse)",
+                remedy=f"upgrade the package criu to {'.'.join(map(str, _NO_PASSCRED))} or newer",
+            )
     if not picture.tar:
         yield Finding(
             check="tar",
@@ -70,6 +85,14 @@ def _tools(picture: Picture) -> Iterator[Finding]:
             why="CRIU packs tmpfs mounts with tar and gzip, and they are not on PATH",
             remedy="install the packages tar and gzip",
         )
+
+
+def _has_internet_socket(task: Task) -> bool:
+    return any(
+        descriptor.socket is not None
+        and descriptor.socket.family in (socket.AF_INET, socket.AF_INET6)
+        for descriptor in task.descriptors
+    )
 
 
 def _space(picture: Picture) -> Iterator[Finding]:
@@ -151,6 +174,7 @@ def _namespaces(picture: Picture) -> Iterator[Finding]:
 
 
 def _processes(picture: Picture) -> Iterator[Finding]:
+    node_ipc = dict(picture.namespaces).get("ipc") is None
     for task in picture.tasks:
         if task.tracer:
             yield Finding(
@@ -161,13 +185,13 @@ def _processes(picture: Picture) -> Iterator[Finding]:
                 remedy="detach the tracer",
             )
         for name in task.mappings:
-            if name.startswith("/SYSV"):
+            if name.startswith("/SYSV") and node_ipc:
                 yield Finding(
                     check="sysv-shm",
                     severity="fail",
                     what=f"{task}, mapping {name}",
-                    why="System V shared memory belongs to the pod, not to the container",
-                    remedy="use POSIX shared memory (shm_open, /dev/shm) or memfd_create",
+                    why="System V shared memory of the node cannot be saved",
+                    remedy="set hostIPC to false",
                 )
             elif name == "[uprobes]":
                 yield Finding(
@@ -204,18 +228,6 @@ def _ipc(picture: Picture) -> Iterator[Finding]:
             why="POSIX message queues cannot be saved",
             remedy="remove the queues before the capture",
         )
-    for count, noun in (
-        (picture.semaphores, "semaphore sets"),
-        (picture.messages, "message queues"),
-    ):
-        if count:
-            yield Finding(
-                check="sysv-ipc",
-                severity="warn",
-                what="the pod",
-                why=f"it has {count} System V {noun}, which belong to the pod and are not saved",
-                remedy="make them again after a restore",
-            )
 
 
 def _mounts(picture: Picture) -> Iterator[Finding]:

@@ -98,6 +98,16 @@ class Duplicates:
         return bool(self.with_socket(pid, number, _end_repair))
 
 
+def answers_passcred() -> bool:
+    """Whether this kernel answers SO_PASSCRED on internet sockets, as all did before 6.16."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED)
+        except OSError:
+            return False
+    return True
+
+
 def unix_peers(pid: int) -> Peers:
     """The unix sockets of a process's network namespace with their peers (sock_diag(7))."""
     try:

@@ -48,6 +48,30 @@ def _tar(node: Node, path: str) -> dict[str, tarfile.TarInfo]:
 
 
 @pytest.mark.parametrize("node", FLAVOURS, indirect=True)
+def test_the_core_on_every_flavour(node: Node) -> None:
+    """A program without sockets: trixie's CRIU cannot save those on kernels from 6.16 on."""
+    with node.cri() as cri, cri.run_pod(unique("plain")) as pod:
+        script = "echo kept > /root/file; n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done"
+        container = pod.run("main", images.BUSYBOX, ["sh", "-c", script])
+        capturing.wait_until_it_counts(node, container, beyond=5)
+        name = unique("plain")
+        podthaw(node, "capture", name_of(container), "--name", name)
+        capturing.wait_until_it_counts(node, container)
+        podthaw(node, "verify", f"default/{name}")
+        digest = json.loads(podthaw(node, "inspect", f"default/{name}", "-o", "json").stdout)
+        assert digest["manifest"]["processes"][0]["pid"] == 1
+
+
+@pytest.mark.parametrize("node", ["trixie"], indirect=True)
+def test_a_criu_that_cannot_save_sockets_on_this_kernel_is_told(node: Node) -> None:
+    with node.cri() as cri, busy(node, cri, 1) as container:
+        result = podthaw(node, "capture", name_of(container), "--name", "x", check=False)
+        if result.status:
+            assert "upgrade the package criu" in result.stderr
+        check_undisturbed(node, container)
+
+
+@pytest.mark.parametrize("node", ["sid", "newest"], indirect=True)
 def test_a_snapshot_of_a_busy_container(node: Node) -> None:
     with node.cri() as cri, busy(node, cri) as container:
         container.exec("sh", "-c", "rm /etc/group; chmod 750 /data; mkfifo /data/fifo")

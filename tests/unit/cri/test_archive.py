@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def test_what_is_in_the_tar(tmp_path: Path, dump: tuple[Path, Path]) -> None:
     assert location.stat().st_mode & 0o777 == 0o600
     with tarfile.open(location) as tar:
         content = {
-            entry.name: (tar.extractfile(entry) or tar.fileobj).read() if entry.isfile() else None
+            entry.name: file.read() if (file := tar.extractfile(entry)) else b""
             for entry in tar.getmembers()
         }
     assert list(content) == [
@@ -49,14 +48,14 @@ def test_what_is_in_the_tar(tmp_path: Path, dump: tuple[Path, Path]) -> None:
         "stats-dump",
         "container.log",
     ]
-    config = json.loads(content["config.dump"] or b"")
+    config = json.loads(content["config.dump"])
     assert config["rootfsImageName"] == "example/app:1"
     assert config["createdTime"] == "2023-11-14T22:13:20Z"
     assert config["restored"] is False
-    status = json.loads(content["status"] or b"")
+    status = json.loads(content["status"])
     assert status["CreatedAt"] == 1_700_000_000_000_000_000
-    assert json.loads(content["spec.dump"] or b"")["process"] == {"args": ["server"]}
-    assert json.loads(content["status.dump"] or b"")["metadata"] == {"name": "main", "attempt": 3}
+    assert json.loads(content["spec.dump"])["process"] == {"args": ["server"]}
+    assert json.loads(content["status.dump"])["metadata"] == {"name": "main", "attempt": 3}
     assert content["container.log"] == b"hello\n"
     assert content["rootfs-diff.tar"] == b"layer"
 
@@ -76,5 +75,5 @@ def test_nothing_is_left_when_it_fails(tmp_path: Path, dump: tuple[Path, Path]) 
     (stage / "images/bad").symlink_to(tmp_path / "absent")
     with pytest.raises(FileNotFoundError):
         archive.write(target(tmp_path), stage, work, location)
-    assert os.listdir(location.parent) == ["checkpoint.tar"]
+    assert [path.name for path in location.parent.iterdir()] == ["checkpoint.tar"]
     assert location.read_text() == "old"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ def test_failures_are_told_together(tmp_path: Path) -> None:
 def test_a_bad_name_is_refused_before_anything(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="not a snapshot's name"):
         capture.take(target(tmp_path), "../x", Store(tmp_path / "store"), Options(run=tmp_path))
-    assert os.listdir(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize("location", ["relative.tar", "/"])
@@ -45,9 +44,9 @@ def test_a_bad_location(tmp_path: Path, location: str) -> None:
 
 
 def test_a_location_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(Unfit, match="nothing can be written to .*absent: No such file"):
+    with pytest.raises(Unfit, match=r"nothing can be written to .*absent: No such file"):
         capture.export(target(tmp_path), tmp_path / "absent/x.tar", Options(run=tmp_path / "run"))
-    assert os.listdir(tmp_path / "run/locks") == []
+    assert [path.name for path in (tmp_path / "run/locks").iterdir()] == []
 
 
 def test_one_capture_at_a_time(tmp_path: Path) -> None:

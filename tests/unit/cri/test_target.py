@@ -9,6 +9,7 @@ from cri import target
 from cri.proto import cri_pb2 as pb
 from cri.rpc import RpcError, StatusCode
 from cri.runtime_client import SyncRuntimeClient
+from shim import container as running
 from shim.errors import PodthawError, Refused, Unfit
 
 
@@ -97,7 +98,7 @@ def test_the_only_container(cri: Cri, monkeypatch: pytest.MonkeyPatch) -> None:
     cri.add("main", pb.CONTAINER_EXITED, 0)
     cri.add("main", pb.CONTAINER_RUNNING, 1)
     found = []
-    monkeypatch.setattr(target.running, "find", lambda name, bundle: found.append((name, bundle)))
+    monkeypatch.setattr(running, "find", lambda name, bundle: found.append((name, bundle)))
     result = find(cri)
     assert found == [("main-1", None)]
     assert (result.namespace, result.pod, result.name) == ("shop", "web-0", "main")
@@ -161,7 +162,7 @@ def test_by_id(cri: Cri) -> None:
     with pytest.raises(Unfit, match="no such container"):
         target.by_id(client, "absent")
     cri.add("main", pb.CONTAINER_EXITED)
-    with pytest.raises(Unfit, match="the container main .* has exited"):
+    with pytest.raises(Unfit, match=r"the container main .* has exited"):
         target.by_id(client, "main-0")
     cri.add("old")
     cri.info = {}

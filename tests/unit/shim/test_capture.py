@@ -32,10 +32,13 @@ def container(tmp_path: Path, **changes: object) -> ContainerRef:
 
 
 def test_the_lock_is_exclusive_and_leaves_no_file(tmp_path: Path) -> None:
-    with capture.locked("c", tmp_path), pytest.raises(Unfit, match="another capture"):
-        with capture.locked("c", tmp_path):
-            pass
-    assert os.listdir(tmp_path / "locks") == []
+    with (
+        capture.locked("c", tmp_path),
+        pytest.raises(Unfit, match="another capture"),
+        capture.locked("c", tmp_path),
+    ):
+        pass
+    assert [path.name for path in (tmp_path / "locks").iterdir()] == []
     with capture.locked("c", tmp_path), capture.locked("d", tmp_path):
         pass
 
@@ -89,21 +92,21 @@ def test_what_an_earlier_capture_left_is_undone(tmp_path: Path) -> None:
     ).write(tmp_path / "captures/c.json")
     with capture.exclusive("c", tmp_path):
         assert (tmp_path / "freezer.state").read_text() == "THAWED"
-    assert os.listdir(tmp_path / "captures") == []
+    assert [path.name for path in (tmp_path / "captures").iterdir()] == []
     assert not (tmp_path / "stage").exists()
     assert capture.recover("c", tmp_path) == []
 
 
 def test_only_joined_namespaces_are_external(tmp_path: Path) -> None:
     joined = {"linux": {"namespaces": [{"type": "network", "path": "/x"}, {"type": "pid"}]}}
-    inode = os.stat("/proc/self/ns/net").st_ino
+    inode = Path("/proc/self/ns/net").stat().st_ino
     found = capture.external_namespaces(container(tmp_path, spec=joined))
     assert found == [f"net[{inode}]:extRootNetNS"]
     assert capture.external_namespaces(container(tmp_path)) == []
 
 
 def test_standard_streams_are_those_that_are_still_held(tmp_path: Path) -> None:
-    now = [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+    now = [str(Path(f"/proc/self/fd/{number}").readlink()) for number in range(3)]
     assert capture.standard_streams(container(tmp_path)) == now
     given = (now[0], "pipe:[1]", now[2])
     # A restored container was given other pipes than its snapshot's.
@@ -115,7 +118,7 @@ def test_a_root_filesystem_that_is_no_overlay(tmp_path: Path) -> None:
     with pytest.raises(Unfit, match="overlay"):
         capture.dump(container(tmp_path), order)
     assert not (tmp_path / "stage").exists()
-    assert os.listdir(tmp_path / "run/locks") == []
+    assert [path.name for path in (tmp_path / "run/locks").iterdir()] == []
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ RULE = (
 )
 
 
-def record(tmp_path: Path, **changes: object) -> Record:
+def record(**changes: object) -> Record:
     made = Record(
         container="c",
         pid=os.getpid(),
@@ -35,11 +35,11 @@ def record(tmp_path: Path, **changes: object) -> Record:
 
 
 def test_a_record_is_read_back(tmp_path: Path) -> None:
-    made = record(tmp_path, scratch=["/x"], link_folders=["/y"])
+    made = record(scratch=["/x"], link_folders=["/y"])
     made.write(tmp_path / "r.json")
     assert leftovers.read(tmp_path / "r.json") == made
     assert (tmp_path / "r.json").stat().st_mode & 0o777 == 0o600
-    assert os.listdir(tmp_path) == ["r.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
 @given(st.binary(max_size=100))
@@ -132,18 +132,17 @@ def test_undoing_without_a_container_removes_files(tmp_path: Path) -> None:
     (tmp_path / "stage/images/x").write_text("x")
     (tmp_path / "socket").write_text("")
     gone = record(
-        tmp_path,
         started=1,
         scratch=[str(tmp_path / "stage"), str(tmp_path / "socket"), str(tmp_path / "absent")],
     )
     assert leftovers.undo(gone) == []
-    assert os.listdir(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_when_only_files_are_left_the_container_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "freezer.state").write_text("FROZEN")  # somebody else paused it meanwhile
     (tmp_path / "stage").mkdir()
-    found = record(tmp_path, freezer=str(tmp_path), scratch=[str(tmp_path / "stage")])
+    found = record(freezer=str(tmp_path), scratch=[str(tmp_path / "stage")])
     assert leftovers.undo(leftovers.only_files(found)) == []
     assert (tmp_path / "freezer.state").read_text() == "FROZEN"
     assert not (tmp_path / "stage").exists()
@@ -154,7 +153,6 @@ def test_undoing_tells_what_it_did(tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     (tmp_path / "files/link_remap.1").write_text("")
     found = record(
-        tmp_path,
         started=1,
         freezer=str(tmp_path),
         link_folders=[str(tmp_path / "files")],

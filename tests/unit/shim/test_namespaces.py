@@ -4,10 +4,15 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from shim.namespaces import in_namespace
+
+
+def readlink(path: str) -> str:
+    return str(Path(path).readlink())
 
 
 @pytest.fixture
@@ -22,14 +27,14 @@ def other() -> Iterator[int]:
 
 
 def test_work_is_done_inside_and_nothing_else_is(other: int) -> None:
-    before = os.readlink("/proc/self/ns/net")
+    before = readlink("/proc/self/ns/net")
     inside = in_namespace(
         f"/proc/{other}/ns/net",
-        lambda: os.readlink(f"/proc/self/task/{threading.get_native_id()}/ns/net"),
+        lambda: readlink(f"/proc/self/task/{threading.get_native_id()}/ns/net"),
     )
-    assert inside == os.readlink(f"/proc/{other}/ns/net")
+    assert inside == readlink(f"/proc/{other}/ns/net")
     assert inside != before
-    assert os.readlink("/proc/self/ns/net") == before
+    assert readlink("/proc/self/ns/net") == before
     assert in_namespace(f"/proc/{other}/ns/uts", lambda: os.uname().nodename) == "elsewhere"
 
 
@@ -40,7 +45,7 @@ def test_processes_started_inside_are_inside(other: int) -> None:
         )
         return done.stdout.strip()
 
-    assert in_namespace(f"/proc/{other}/ns/net", started) == os.readlink(f"/proc/{other}/ns/net")
+    assert in_namespace(f"/proc/{other}/ns/net", started) == readlink(f"/proc/{other}/ns/net")
 
 
 def test_errors_come_out() -> None:

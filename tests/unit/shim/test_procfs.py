@@ -143,7 +143,7 @@ def test_a_real_process_tree(tmp_path: Path) -> None:
             assert procfs.tree_pids(container) == [parent.pid, child]
             first = tree[0]
             assert first.resident > 1 << 20
-            assert dict(first.namespaces)["net"] == os.stat("/proc/self/ns/net").st_ino
+            assert dict(first.namespaces)["net"] == Path("/proc/self/ns/net").stat().st_ino
             sockets = [one for one in first.descriptors if one.kind == "socket"]
             assert len(sockets) == 2
             peers = {one.inode: one.socket.peer for one in sockets if one.socket}

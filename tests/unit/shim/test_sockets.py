@@ -81,20 +81,22 @@ def test_what_is_gone_or_no_socket(duplicates: sockets.Duplicates, tmp_path: Pat
 
 
 def test_repair_mode_ends(duplicates: sockets.Duplicates) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as client:
-            accepted, _ = server.accept()
-            with accepted, duplicates:
-                assert not duplicates.end_repair(os.getpid(), client.fileno())
-                client.setsockopt(socket.IPPROTO_TCP, sockets._TCP_REPAIR, 1)
-                with pytest.raises(PermissionError):
-                    client.recv(1)
-                assert duplicates.end_repair(os.getpid(), client.fileno())
-                accepted.sendall(b"x")
-                client.settimeout(5)
-                assert client.recv(1) == b"x"
-                client.sendall(b"y")
-                assert accepted.recv(1) == b"y"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        accepted, _ = server.accept()
+        with accepted, duplicates:
+            assert not duplicates.end_repair(os.getpid(), client.fileno())
+            client.setsockopt(socket.IPPROTO_TCP, sockets._TCP_REPAIR, 1)
+            with pytest.raises(PermissionError):
+                client.recv(1)
+            assert duplicates.end_repair(os.getpid(), client.fileno())
+            accepted.sendall(b"x")
+            client.settimeout(5)
+            assert client.recv(1) == b"x"
+            client.sendall(b"y")
+            assert accepted.recv(1) == b"y"
 
 
 @given(st.binary(max_size=300))
