@@ -208,6 +208,7 @@ class HookedCall:
             try:
                 return grpc.decode_message(bytes(answer.body), answer.encoding)
             except grpc.Undecodable as error:
+                log.warning("answer of %s passes unread: %s", self.method, error)
                 self._error = RpcError(StatusCode.INTERNAL, f"answer of containerd: {error}")
         raise self._error
 
@@ -215,6 +216,8 @@ class HookedCall:
 
     def request_data(self, payload: bytes, length: int, *, end: bool) -> None:
         """A piece of the request."""
+        if self._task is not None:
+            raise frames.FrameError("DATA after the end of a request")
         # The client may send on, here and on other streams: nothing of it has gone upstream.
         self._ends.client.write(frames.window_update(0, length) if length else b"")
         self._raw_request += payload
