@@ -174,6 +174,10 @@ class Interceptor:
         request = parse(pb.CheckpointContainerRequest, call.request)
         if request is None:
             return await call.forward()
+        try:
+            await self._runtime.container_status(request.container_id)
+        except RpcError as error:
+            call.abort(error.code, error.message)  # as containerd itself would answer
         problem = await capturing.capture(
             self._options.capture,
             request.container_id,

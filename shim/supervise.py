@@ -16,7 +16,7 @@ import time
 
 from shim.errors import Unfit
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 class DeadlineError(Exception):
@@ -26,6 +26,34 @@ class DeadlineError(Exception):
 def die_with_parent(number: int) -> None:
     """Have the kernel send this signal to this process when its parent ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends, such as CRIU's when runc is killed.
+
+    What still runs when this process ends goes on to the next such process above.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def kill_children() -> None:
+    """Kill every child of this process, and the children that it gets by that, until none is left.
+
+    With :func:`adopt_orphans` these are all descendants.
+    """
+    while children := _children():
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
+        for pid in children:
+            os.waitpid(pid, 0)
+
+
+def _children() -> list[int]:
+    found: list[int] = []
+    for thread in os.listdir("/proc/self/task"):
+        with open(f"/proc/self/task/{thread}/children") as file:
+            found += [int(word) for word in file.read().split()]
+    return found
 
 
 def run(

@@ -115,7 +115,7 @@ class Running:
         """PodSandboxConfig, as kubelet writes it."""
         return {
             "metadata": {"name": self.name, "uid": self.uid, "namespace": self.pod.namespace},
-            "hostname": self.hostname,
+            "hostname": "" if "network" in self.pod.nodes else self.hostname,
             "log_directory": self.log_directory,
             "dns_config": {
                 "servers": ["10.96.0.10"],
@@ -127,7 +127,7 @@ class Running:
             "linux": {
                 "cgroup_parent": f"{self.pods.node.cgroup}/kubepods/pod{self.uid}",
                 "security_context": {
-                    "namespace_options": {"pid": "CONTAINER"},
+                    "namespace_options": self._namespaces(),
                     "seccomp": {"profile_type": "RuntimeDefault"},
                     "privileged": self.pod.privileged,
                 },
@@ -151,7 +151,7 @@ class Running:
             {"container_path": WORKLOADS, "host_path": WORKLOADS, "readonly": True},
         ]
         security = {
-            "namespace_options": {"pid": "CONTAINER"},
+            "namespace_options": self._namespaces(),
             "seccomp": {"profile_type": "Unconfined"},
             "masked_paths": MASKED,
             "readonly_paths": READ_ONLY,
@@ -179,6 +179,9 @@ class Running:
                 "security_context": security | dict(container.security),
             },
         }
+
+    def _namespaces(self) -> dict[str, str]:
+        return {"pid": "CONTAINER", **dict.fromkeys(self.pod.nodes, "NODE")}
 
     def _labels(self) -> dict[str, str]:
         return {
@@ -279,7 +282,7 @@ class Pods:
         answer = self.cri.ask("RunPodSandbox", config=config, runtime_handler=pod.handler)
         running.sandbox = answer["pod_sandbox_id"]
         status = self.cri.ask("PodSandboxStatus", pod_sandbox_id=running.sandbox)
-        running.ip = status["status"]["network"]["ip"]
+        running.ip = status["status"]["network"]["ip"] or "127.0.0.1"
         return running
 
     def create(self, running: Running, container: Container) -> str:

@@ -11,7 +11,7 @@ import os
 import signal
 from pathlib import Path
 
-from .behaviour import Answer, Behaviour, attempt, behaviour, call, libc
+from .behaviour import Answer, Behaviour, attempt, behaviour, call
 
 
 @behaviour
@@ -91,22 +91,3 @@ class NestedMounts(Behaviour):
         os.kill(self.child, signal.SIGKILL)
         os.waitpid(self.child, 0)
         return {"own": own != other}
-
-
-@behaviour
-class SystemVMemory(Behaviour):
-    """A segment of System V shared memory, which belongs to the pod's IPC namespace."""
-
-    limit = "refused"
-    IPC_CREAT, IPC_RMID = 0o1000, 0
-
-    def set_up(self) -> None:
-        self.id = call("shmget", 0x7E57, 4096, self.IPC_CREAT | 0o600)
-        libc.shmat.restype = ctypes.c_void_p
-        self.address = libc.shmat(self.id, None, 0)
-        ctypes.memmove(self.address, b"system five", 11)
-
-    def observe(self) -> Answer:
-        text = ctypes.string_at(self.address, 11).decode()
-        call("shmctl", self.id, self.IPC_RMID, None)
-        return {"text": text}

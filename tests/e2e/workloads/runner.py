@@ -38,11 +38,23 @@ from . import (
     memory,
     network,
     processes,
+    systemv,
     timing,
 )
 from .behaviour import REGISTRY, Behaviour, scratch
 
-MODULES = (channels, files, identity, layer, limits, memory, network, processes, timing)
+MODULES = (
+    channels,
+    files,
+    identity,
+    layer,
+    limits,
+    memory,
+    network,
+    processes,
+    systemv,
+    timing,
+)
 """Importing them registers what they define."""
 
 BEHAVIOURS = REGISTRY

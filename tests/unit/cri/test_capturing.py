@@ -20,7 +20,17 @@ class TestCheckpointContainer:
         program = tmp_path / "capture"
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
-        return Node(tmp_path, capture=[str(program)])
+        node = Node(tmp_path, capture=[str(program)])
+        node.runtime.exits["c1"] = (0.0, 0)  # it is known, and runs
+        return node
+
+    def test_an_unknown_container_is_what_containerd_calls_it(self, tmp_path: Path) -> None:
+        node = self.capturing(tmp_path, f"touch {tmp_path}/ran")
+        node.runtime.exits.clear()
+        with pytest.raises(RpcError, match="no such container") as caught:
+            node.serve(FakeCall("CheckpointContainer", self.request(), b""))
+        assert caught.value.code == StatusCode.NOT_FOUND
+        assert not (tmp_path / "ran").exists()
 
     def test_it_is_a_capture_into_the_place_that_was_asked_for(self, tmp_path: Path) -> None:
         node = self.capturing(tmp_path, f'echo "$@" > {tmp_path}/arguments')
@@ -56,6 +66,7 @@ class TestCheckpointContainer:
 
     def test_a_program_that_is_not_there(self, tmp_path: Path) -> None:
         node = Node(tmp_path, capture=[str(tmp_path / "none")])
+        node.runtime.exits["c1"] = (0.0, 0)
         with pytest.raises(RpcError, match="cannot be run: No such file"):
             node.serve(FakeCall("CheckpointContainer", self.request(), b""))
 

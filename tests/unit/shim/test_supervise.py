@@ -101,3 +101,22 @@ def test_the_program_dies_with_a_killed_supervisor(tmp_path: Path) -> None:
         supervisor.kill()
     child = int((tmp_path / "pid").read_text())
     assert until(lambda: not alive(child))
+
+
+def test_descendants_whose_parent_was_killed_are_killed_too() -> None:
+    script = """
+import os, subprocess
+from shim import supervise
+supervise.adopt_orphans()
+command = ["sh", "-c", "sleep 600 & echo $!; wait"]
+child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+grandchild = int(child.stdout.readline())
+os.kill(child.pid, 9)
+child.wait()
+supervise.kill_children()
+print(grandchild)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert not alive(int(done.stdout))
