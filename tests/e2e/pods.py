@@ -81,6 +81,8 @@ class Pod:
     handler: str = ""
     privileged: bool = False
     """Whether the sandbox allows privileged containers."""
+    nodes: Sequence[str] = ()
+    """Namespaces that are the node's: network, pid, ipc."""
 
     def restoring(self, snapshot: str, *, container: str = "", **more: str) -> Pod:
         """The same pod, which asks to start from a snapshot; ``more`` are other annotations."""
