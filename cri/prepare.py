@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from shim import plan
+from shim import ipc, plan
 from shim.criu import rewrite
 from shim.errors import Broken, Unfit
 from shim.plan import OnFailure, Plan
@@ -98,6 +98,7 @@ def prepare(
             images=str(place / IMAGES),
             rootfs_diff=_artifact(folder, manifest, ROOTFS),
             shm=_artifact(folder, manifest, SHM),
+            own_ipc=ipc.has_objects(one.path.rpartition("/")[2] for one in manifest.artifacts),
             tcp=policy.tcp,
             on_failure=policy.on_failure,
             restore_timeout=policy.restore_timeout,

@@ -71,6 +71,8 @@ class Plan:
     """``{"source": …, "destination": …}`` of the read-only mount with the memory, or None."""
     gpu_map: dict[str, str] = field(default_factory=dict)
     """UUID at capture → UUID of the device of this pod."""
+    own_ipc: bool = False
+    """Whether the container gets an IPC namespace of its own (:mod:`shim.ipc`)."""
     tcp: Literal["close", "established"] = "close"
     on_failure: OnFailure = "cold"
     restore_timeout: float = 60.0

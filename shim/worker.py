@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from shim import overlay, plan, rootfs_apply, shm, snapshot, supervise, undo
+from shim import ipc, overlay, plan, rootfs_apply, shm, snapshot, supervise, undo
 from shim import spec as oci
 from shim.criu import log as criu_log
 from shim.errors import Broken, PodthawError, Unfit
@@ -229,7 +229,8 @@ def _restore_processes(
     record.save()
     configuration = folder / "criu.conf"
     annotations = {**spec.get("annotations", {}), CRIU_CONFIG: str(configuration)}
-    undo.replace_config(record.bundle, json.dumps({**spec, "annotations": annotations}).encode())
+    changed = ipc.with_own_namespace(spec) if order.own_ipc else spec
+    undo.replace_config(record.bundle, json.dumps({**changed, "annotations": annotations}).encode())
     output = os.open(folder / "runc.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     os.close(output)
     try:

@@ -35,9 +35,6 @@ PROGRAMS = {
     "mqueue": (
         "kept = ctypes.CDLL('librt.so.1').mq_open(b'/jobs', os.O_CREAT | os.O_RDWR, 0o600, None)"
     ),
-    "sysv-shm": "libc.shmat.restype = ctypes.c_void_p\n"
-    "kept = libc.shmat(call(29, 0, 4096, 0o1600), None, 0)",
-    "sysv-ipc": "call(64, 0, 1, 0o1600)",  # semget
     "nested-namespaces": "call(272, 0x04000000) if os.fork() == 0 else None",  # unshare, UTS
     "netlink": (
         "kept = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); kept.bind((0, 0)); "

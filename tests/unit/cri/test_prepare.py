@@ -77,6 +77,14 @@ def test_tars_that_the_snapshot_does_not_have_are_not_named(tmp_path: Path) -> N
     assert order.shm == str(tmp_path / "snapshot" / "shm.tar")
 
 
+@pytest.mark.parametrize("image", ["ipcns-shm-11.img", "ipcns-sem-11.img", "ipcns-msg-11.img"])
+def test_system_v_objects_take_an_ipc_namespace_of_their_own(tmp_path: Path, image: str) -> None:
+    files = snapshots.default_files() | {"images/ipcns-var-11.img": b"sysctls"}
+    assert not prepared(tmp_path / "without", files)[0].own_ipc
+    files[f"images/{image}"] = b"objects"
+    assert prepared(tmp_path / "with", files)[0].own_ipc
+
+
 def test_sockets_move_to_the_address_of_this_pod(tmp_path: Path) -> None:
     order, _, sockets = prepared(tmp_path, with_socket("10.88.0.5"))
     made = Path(order.images) / "files.img"
