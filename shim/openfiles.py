@@ -106,8 +106,9 @@ def _anonymous(name: str, what: str) -> Finding | None:
             severity="fail",
             what=what,
             why="CRIU cannot save io_uring",
-            remedy="switch io_uring off in the program (UV_USE_IO_URING=0 for libuv and Node.js), "
-            "or deny io_uring_setup in the pod's seccomp profile",
+            remedy="give the pod the seccompProfile RuntimeDefault, which denies io_uring from "
+            "containerd 2.0 on (programs on libuv, such as Node.js, go on without it), or switch "
+            "io_uring off in the program",
         )
     if name == "[userfaultfd]":
         why, remedy = "CRIU cannot save userfaultfd", "switch it off in the program"
@@ -212,7 +213,8 @@ def _inet(kind: int, protocol: int, state: str, what: str) -> Finding | None:
     elif kind != socket.SOCK_RAW and protocol not in _PROTOCOLS:
         why = f"the protocol {'MPTCP' if protocol == _MPTCP else protocol} cannot be saved"
         remedy = (
-            "use plain TCP (GODEBUG=multipathtcp=0 for programs in Go)"
+            "start the pod with the annotation podthaw.dev/snapshot, which gives it plain TCP, "
+            "or set GODEBUG=multipathtcp=0 for programs in Go"
             if protocol == _MPTCP
             else "close it before the capture"
         )

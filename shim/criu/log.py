@@ -28,8 +28,8 @@ _MEANINGS: Sequence[tuple[str, str]] = (
     (
         r"anon_inode:\[io_uring\]",
         (
-            "a process uses io_uring, which CRIU cannot capture; switch it off in the program "
-            "(UV_USE_IO_URING=0 for libuv) or deny its system calls in the seccomp profile"
+            "a process uses io_uring, which CRIU cannot capture; give the pod the seccompProfile "
+            "RuntimeDefault, or switch io_uring off in the program"
         ),
     ),
     (r"Can't dump file .* of that type .*\(chr ", "a process has a device file open"),
