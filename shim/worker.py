@@ -241,13 +241,13 @@ def _restore_processes(
             environment=_environment(order),
         )
     except supervise.DeadlineError:
-        raise _criu_failure(
-            record.work, folder, f"CRIU did not finish within {order.restore_timeout:g} seconds"
-        ) from None
+        message = f"CRIU did not finish within {order.restore_timeout:g} seconds"
+        raise _criu_failure(record.work, folder, message, spec) from None
     if status > _SIGNALLED:
         raise Unfit(f"{record.runtime} was killed by signal {status - _SIGNALLED} at the restore")
     if status != 0:
-        raise _criu_failure(record.work, folder, f"the restore failed with status {status}")
+        message = f"the restore failed with status {status}"
+        raise _criu_failure(record.work, folder, message, spec)
     undo.give_back_config(record.config, record.bundle)
     record.config = ""
     undo.clean_after_criu(record)
@@ -284,8 +284,11 @@ def _environment(order: plan.Plan) -> dict[str, str]:
     return environment
 
 
-def _criu_failure(work: str, folder: Path, what: str) -> PodthawError:
-    """The failure with its reason from CRIU's log, or else from runc's."""
+def _criu_failure(work: str, folder: Path, what: str, spec: oci.Spec) -> PodthawError:
+    """The failure with its reason from CRIU's log, or else from runc's.
+
+    A file that a volume lacks is the pod's matter: the snapshot fits a pod whose volume has it.
+    """
     lines = criu_log.tail(Path(work) / "restore.log")
     if not lines:
         lines = _runc_errors(folder / "runc.log")
@@ -293,9 +296,18 @@ def _criu_failure(work: str, folder: Path, what: str) -> PodthawError:
     else:
         meaning = criu_log.explain(lines) or _first_error(lines)
     message = f"{what}: {meaning}" if meaning else what
-    trouble = any(_HOST_TROUBLE.search(line) for line in lines)
+    trouble = any(
+        _HOST_TROUBLE.search(line) or _is_in_volume(criu_log.file_of(line), spec) for line in lines
+    )
     kind = Unfit if trouble else Broken
     return kind(message, detail="\n".join(lines))
+
+
+def _is_in_volume(path: str, spec: oci.Spec) -> bool:
+    places = (
+        str(mount.get("destination")) for mount in oci.spec_mounts(spec) if oci.is_bind(mount)
+    )
+    return any(path == place or path.startswith(place.rstrip("/") + "/") for place in places)
 
 
 def _first_error(lines: list[str]) -> str:

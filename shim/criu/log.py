@@ -6,6 +6,7 @@ stands just before them names the process, descriptor or mount that was being wo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,12 @@ _NOISE = re.compile(
     r"cgroupd: recv req error|pagemap-cache: Can't setup|Hugetlb size .* is supported but"
 )
 """Errors that CRIU reports and goes on from."""
+
+_FILE = re.compile(
+    r"Can't open file (.+?)(?: on restore)?: No such file|"
+    r"File (.+) has bad (?:size|mode|build-ID)"
+)
+"""Of criu/files-reg.c; the path lacks its leading slash."""
 
 _MEANINGS: Sequence[tuple[str, str]] = (
     (r"No space left on device|Disk quota exceeded", "the disk is full"),
@@ -129,8 +136,15 @@ def explain(lines: Iterable[str]) -> str:
             continue
         for pattern, meaning in _MEANINGS:
             if re.search(pattern, line):
-                return meaning
+                path = file_of(line)
+                return f"{meaning}: {path}" if path else meaning
     return ""
+
+
+def file_of(line: str) -> str:
+    """The path inside the container of a file that is not as it was; ``""`` if none is named."""
+    found = _FILE.search(line)
+    return os.path.normpath("/" + (found[1] or found[2])) if found else ""
 
 
 def _is_error(line: str) -> bool:

@@ -56,12 +56,26 @@ def test_mounts_that_fit() -> None:
     worker._check_mounts(manifest(), [])
 
 
+VOLUME = {
+    "mounts": [
+        {"destination": "/database", "type": "tmpfs"},
+        {"destination": "/data/", "type": "bind", "source": "/volume"},
+    ]
+}
+
+
 @pytest.mark.parametrize(
     ("log", "kind", "words"),
     [
         ("(00.1) Error (criu/sk-inet.c:1): Can't bind inet socket (id 1): Address already in use",
          Unfit, "in use"),
         ("(00.1) Error (criu/image.c:1): write: No space left on device", Unfit, "disk is full"),
+        ("(00.1) Error (criu/files-reg.c:1): Can't open file data/x on restore: No such file",
+         Unfit, "is missing: /data/x"),
+        ("(00.1) Error (criu/files-reg.c:1): Can't open file database/x: No such file",
+         Broken, "is missing: /database/x"),
+        ("(00.1) 1: Error (criu/files-reg.c:2175): File data/a b has bad size 1 (expect 2)",
+         Unfit, "from the one at the capture: /data/a b"),
         ("(00.1) Error (criu/new.c:1): something new", Broken, "something new"),
         ("(00.1) no error\n(00.2) the end", Broken, "the end"),
     ],
@@ -70,7 +84,7 @@ def test_what_crius_log_says(tmp_path: Path, log: str, kind: type[Exception], wo
     (tmp_path / "work").mkdir()
     (tmp_path / "work/restore.log").write_text(log + "\n")
     failure = worker._criu_failure(
-        str(tmp_path / "work"), tmp_path, "the restore failed with status 1"
+        str(tmp_path / "work"), tmp_path, "the restore failed with status 1", VOLUME
     )
     assert isinstance(failure, kind)
     assert words in str(failure)
@@ -83,11 +97,11 @@ def test_without_a_log_of_criu_that_of_runc_speaks(tmp_path: Path) -> None:
         'time="t" level=warning msg="w"\ntime="t" level=error msg="exec \\"criu\\": not found"\n'
     )
     failure = worker._criu_failure(
-        str(tmp_path / "work"), tmp_path, "the restore failed with status 1"
+        str(tmp_path / "work"), tmp_path, "the restore failed with status 1", VOLUME
     )
     assert str(failure) == 'the restore failed with status 1: exec "criu": not found'
     (tmp_path / "runc.log").unlink()
-    assert str(worker._criu_failure(str(tmp_path / "work"), tmp_path, "why")) == "why"
+    assert str(worker._criu_failure(str(tmp_path / "work"), tmp_path, "why", {})) == "why"
 
 
 def order(**more: Any) -> plan.Plan:
