@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import PurePath
 
 from shim.finding import Finding
 from shim.picture import Descriptor, Picture, Socket
@@ -59,6 +60,7 @@ _PROTOCOLS = frozenset(
         socket.IPPROTO_ICMPV6,
     }
 )
+_SAVED = "/dev/shm"  # noqa: S108 - a mount of the pod, and yet part of a snapshot
 _NETLINK_KINDS = frozenset({0, 4, 9, 15, 16})
 """NETLINK_ROUTE, SOCK_DIAG, AUDIT, KOBJECT_UEVENT, GENERIC: CRIU opens them anew, empty."""
 
@@ -77,6 +79,32 @@ def findings(picture: Picture) -> Iterator[Finding]:
             found = _descriptor(descriptor, what, inside)
             if found is not None:
                 yield found
+    yield from _on_volumes(picture)
+
+
+def _on_volumes(picture: Picture) -> Iterator[Finding]:
+    """One finding for each volume that a process has a file open on."""
+    places = {mount.target for mount in picture.mounts.external}
+    told: set[str] = set()
+    for task in picture.tasks:
+        for descriptor in task.descriptors:
+            if descriptor.kind != "file" or not descriptor.links:
+                continue
+            place = next(
+                (str(up) for up in PurePath(descriptor.target).parents if str(up) in places), ""
+            )
+            if not place or place in told or place.startswith(_SAVED):
+                continue
+            told.add(place)
+            yield Finding(
+                check="volume",
+                severity="warn",
+                what=f"{task}, descriptor {descriptor.number} ({descriptor.target})",
+                why=f"the content of the volume {place} is not part of the snapshot, and a restore "
+                "fails where this file is missing or has another size",
+                remedy="restore where the volume has the same file (an emptyDir begins empty), or "
+                "keep the file in the container's own file system",
+            )
 
 
 def _descriptor(descriptor: Descriptor, what: str, inside: set[int]) -> Finding | None:

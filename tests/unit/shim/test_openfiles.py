@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shim import preflight
+from shim.external import External, Sorted
 from shim.picture import Descriptor, Picture, Socket
 from tests.unit.shim.test_preflight import INIT, only, with_task
 
@@ -153,3 +154,37 @@ def test_unix_sockets_and_their_other_end() -> None:
     )
     inside = replace(outside, tasks=(*outside.tasks, replace(INIT, pid=101, descriptors=(peer,))))
     assert preflight.check(inside) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "links", "warned"),
+    [
+        ("/data/db/base", 1, True),
+        ("/database", 1, False),
+        ("/etc/hosts", 1, False),
+        ("/data/gone (deleted)", 0, False),
+        ("/dev/shm/block", 1, False),
+    ],
+)
+def test_a_file_on_a_volume_is_a_warning(target: str, links: int, warned: bool) -> None:  # noqa: FBT001
+    mounts = tuple(External(target=at, name=at) for at in ("/data", "/etc/hosts", "/dev/shm"))
+    picture = replace(
+        with_descriptor(target=target, kind="file", links=links),
+        mounts=Sorted(external=mounts, submounts=(), unsupported=()),
+    )
+    found = preflight.check(picture)
+    assert [(one.check, one.severity) for one in found] == [("volume", "warn")] * warned
+    assert all("the volume /data " in one.why for one in found)
+
+
+def test_each_volume_is_told_of_once() -> None:
+    files = tuple(
+        Descriptor(number=number, target=f"/data/{number}", kind="file") for number in (3, 4)
+    )
+    mounts = (External(target="/data", name="/data"),)
+    picture = replace(
+        with_task(descriptors=files),
+        tasks=(replace(INIT, descriptors=files), replace(INIT, pid=101, descriptors=files)),
+        mounts=Sorted(external=mounts, submounts=(), unsupported=()),
+    )
+    assert "descriptor 3 (/data/3)" in only(picture).what
