@@ -209,7 +209,7 @@ def test_a_snapshots_life(stack: Stack) -> None:
     stack.podthaw("gc", check=False)
     assert stack.node.exec(["test", "-d", directory], check=False).status == 0
     stack.pods.remove(user)
-    stack.podthaw("remove", "e2e/alive", "e2e/life", check=False)
+    stack.podthaw("remove", "e2e/alive")
     stack.podthaw("gc", check=False)
     assert stack.node.exec(["test", "-d", directory], check=False).status == 1
     assert stack.node.exec(["ls", "-A", f"{STORE}/tmp"]).stdout == ""
