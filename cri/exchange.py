@@ -185,7 +185,7 @@ class HookedCall:
             return None
         return max(0.0, self._request.received + self._timeout - time.monotonic())
 
-    def abort(self, code: StatusCode, message: str) -> NoReturn:
+    def abort(self, code: int, message: str) -> NoReturn:
         """See :class:`cri.rpc.Call`."""
         raise RpcError(code, message)
 

@@ -35,6 +35,10 @@ log = logging.getLogger("podthaw.relay")
 ENDLESS = frozenset({"/runtime.v1.RuntimeService/GetContainerEvents"})
 """Calls that last as long as the client; a graceful stop does not wait for them."""
 
+MAX_UNREAD = 32 * 1024 * 1024
+"""Octets for an end that does not read, beyond what asyncio and flow control hold back. What we
+answer ourselves is not bound by either: credits, errors, resets."""
+
 _LAST_PING = b"podthaw\x00"  # marks the end of what a client had sent before it learned of a stop
 
 
@@ -75,9 +79,14 @@ class Side(asyncio.Protocol):
         self._pending = b""
         self._late: deque[_Late] = deque()
         """Frames of this end that the other end's window could not take yet."""
+        self._late_size = 0
+        self._full = False  # it does not read what is written
+        self._unread = 0  # octets written since it has stopped to
+        self.largest = frames.DEFAULT_FRAME_SIZE
+        """Octets of a frame that this end may send: what the other end has announced."""
         self._stalls: set[str] = set()  # why nothing is read from this end
         self._transport: asyncio.Transport | None = None
-        self._closing = False
+        self._closing = self._aborted = False
 
     @property
     def peer(self) -> Side:
@@ -111,10 +120,12 @@ class Side(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """This end reads slowly: the other must not be read."""
+        self._full, self._unread = True, 0
         self.peer.stall("buffer")
 
     def resume_writing(self) -> None:
         """This end has caught up."""
+        self._full = False
         self.peer.resume("buffer")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -127,8 +138,14 @@ class Side(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Sends frames."""
-        if self._transport is not None and data:
-            self._transport.write(data)
+        if self._transport is None or not data or self._aborted:
+            return
+        self._transport.write(data)
+        if self._full:
+            self._unread += len(data)
+            if self._unread > MAX_UNREAD:
+                log.warning("connection closed: %s does not read its answers", self)
+                self.session.abort()
 
     def close(self) -> None:
         """Closes when everything is written."""
@@ -138,7 +155,7 @@ class Side(asyncio.Protocol):
 
     def abort(self) -> None:
         """Closes at once."""
-        self._closing = True
+        self._closing = self._aborted = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -169,7 +186,7 @@ class Side(asyncio.Protocol):
         """Handles the whole frames in ``data``; returns what is left over."""
         position = start = 0  # from start to position: frames that pass as they are
         exchanges = self.session.exchanges
-        while (frame := frames.next_frame(data, position)) is not None:
+        while (frame := frames.next_frame(data, position, self.largest)) is not None:
             kind, flags, stream = frame[:3]
             if kind == frames.DATA and not self._late and not self._holds(stream):
                 # The hot path for large messages.
@@ -210,8 +227,7 @@ class Side(asyncio.Protocol):
             if self._holds(stream):
                 self._data(frame, frames.unpad(flags, raw[frames.HEAD :]))
             else:
-                self._late.append(_Late(frame, raw))
-                self._catch_up()
+                self._wait(_Late(frame, raw))
             return b""
         if kind == frames.PING and raw[frames.HEAD :] == _LAST_PING and flags & frames.ACK:
             self.session.quiet()
@@ -220,11 +236,20 @@ class Side(asyncio.Protocol):
             raise frames.FrameError("CONTINUATION without HEADERS")
         return None
 
+    def _wait(self, late: _Late) -> None:
+        """Keeps a frame until the other end's window takes it, and those before it."""
+        self._late.append(late)
+        self._late_size += late.length
+        if self._late_size > self.peer.send_window + self.peer.debt:
+            raise frames.FrameError("more DATA than the window allows")
+        self._catch_up()
+
     def _catch_up(self) -> None:
         """Sends what has waited for the other end's window, as far as that has opened."""
         peer, late = self.peer, self._late
         while late and late[0].length <= peer.send_window:
             first = late.popleft()
+            self._late_size -= first.length
             peer.send_window -= first.length
             peer.write(first.raw)
             if first.frame.flags & frames.END_STREAM:
@@ -235,6 +260,7 @@ class Side(asyncio.Protocol):
         gone = [late for late in self._late if late.frame.stream == stream]
         for late in gone:
             self._late.remove(late)
+            self._late_size -= late.length
             if late.length:
                 self.write(frames.window_update(0, late.length))
 
@@ -271,6 +297,7 @@ class Side(asyncio.Protocol):
 
     def _settings(self, payload: bytes) -> bytes | None:
         values = frames.parse_settings(payload)
+        self.peer.largest = max(self.peer.largest, values.get(frames.MAX_FRAME_SIZE, 0))
         window = values.get(frames.INITIAL_WINDOW_SIZE)
         if window is not None:
             difference, self.initial_window = window - self.initial_window, window
@@ -403,8 +430,7 @@ class UpstreamSide(Side):
         if frame.stream in self.session.abandoned:
             return b""
         if self._late:  # these may be trailers of one that waits
-            self._late.append(_Late(frame, raw))
-            self._catch_up()
+            self._wait(_Late(frame, raw))
             return b""
         if end:
             self._ended(frame.stream)

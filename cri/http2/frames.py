@@ -20,6 +20,9 @@ DEFAULT_FRAME_SIZE = 16384
 MAX_HEADERS = 1024 * 1024
 """Octets of one header block; gRPC's own limit is 16 KiB unless changed."""
 
+MAX_CONTINUATIONS = 1000
+"""Frames of one header block; without a limit empty ones would go on for ever."""
+
 # Flags; END_STREAM of DATA and HEADERS and ACK of SETTINGS and PING share a bit.
 END_STREAM = 0x1
 ACK = 0x1
@@ -30,6 +33,7 @@ PRIORITY = 0x20
 # Settings that matter here.
 HEADER_TABLE_SIZE = 0x1
 INITIAL_WINDOW_SIZE = 0x4
+MAX_FRAME_SIZE = 0x5
 
 
 # Types. Plain numbers: they are compared for each frame, and an enum's look-up costs.
@@ -148,38 +152,53 @@ class Frame(NamedTuple):
     """Of HEADERS: the whole header block."""
 
 
-def next_frame(data: bytes, position: int) -> Frame | None:
+def next_frame(data: bytes, position: int, largest: int = DEFAULT_FRAME_SIZE) -> Frame | None:
     """The frame that begins at ``position``; None when more has to be read.
 
+    ``largest`` is what its receiver has announced to take.
+
     Raises:
-        FrameError: a header block that is interrupted, or above :data:`MAX_HEADERS`.
+        FrameError: a frame above ``largest``, or a header block that is interrupted, above
+            :data:`MAX_HEADERS` or in more than :data:`MAX_CONTINUATIONS` pieces.
     """
     start = position + HEAD
     if len(data) < start:
         return None
-    end = start + (data[position] << 16 | data[position + 1] << 8 | data[position + 2])
+    length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
+    if length > largest:
+        raise FrameError(f"a frame of {length} octets, where at most {largest} are allowed")
+    end = start + length
     if end > len(data):
         return None
     kind, flags = data[position + 3], data[position + 4]
     stream = int.from_bytes(data[position + 5 : start], "big") & 0x7FFFFFFF
     if kind != HEADERS:
         return Frame(kind, flags, stream, start, end, b"")
-    unit = _header_unit(data, start, end, flags)
+    unit = _header_unit(data, start, end, flags, largest)
     return None if unit is None else Frame(kind, flags, stream, start, unit[1], unit[0])
 
 
-def _header_unit(data: bytes, start: int, end: int, flags: int) -> tuple[bytes, int] | None:
+def _header_unit(
+    data: bytes, start: int, end: int, flags: int, largest: int
+) -> tuple[bytes, int] | None:
     block = header_block(flags, data[start:end])
+    pieces = 0
     while not flags & END_HEADERS:
+        pieces += 1
         if len(block) > MAX_HEADERS:
             raise FrameError(f"header block above {MAX_HEADERS} octets")
+        if pieces > MAX_CONTINUATIONS:
+            raise FrameError(f"header block of more than {MAX_CONTINUATIONS} frames")
         if len(data) - end < HEAD:
             return None
         if data[end + 3] != CONTINUATION:
             raise FrameError("HEADERS without its CONTINUATION")
         flags = data[end + 4]
         start = end + HEAD
-        end = start + int.from_bytes(data[end : end + 3], "big")
+        length = int.from_bytes(data[end : end + 3], "big")
+        if length > largest:
+            raise FrameError(f"a frame of {length} octets, where at most {largest} are allowed")
+        end = start + length
         if end > len(data):
             return None
         block += data[start:end]

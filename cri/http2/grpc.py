@@ -18,6 +18,11 @@ from cri.rpc import Metadata, RpcError, StatusCode
 PREFIX = 5
 """Octets before a message: compressed flag and length."""
 
+MAX_INFLATED = 64 * 1024 * 1024
+"""Octets of a message that was compressed: four times what containerd takes."""
+
+_WBITS = {"gzip": 31, "deflate": 15}
+
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 # Request headers that are the protocol's own, not the caller's metadata.
@@ -59,14 +64,18 @@ def decode_message(raw: bytes, encoding: str) -> bytes:
         raise Undecodable("not exactly one message")
     if not raw[0]:
         return raw[PREFIX:]
+    if encoding not in _WBITS:
+        raise Undecodable(f"compressed with {encoding or 'an encoding that was not named'}")
+    inflater = zlib.decompressobj(_WBITS[encoding])
     try:
-        if encoding == "gzip":
-            return zlib.decompress(raw[PREFIX:], wbits=31)
-        if encoding == "deflate":
-            return zlib.decompress(raw[PREFIX:])
+        content = inflater.decompress(raw[PREFIX:], MAX_INFLATED)
     except zlib.error as error:
         raise Undecodable(f"not valid {encoding}: {error}") from None
-    raise Undecodable(f"compressed with {encoding or 'an encoding that was not named'}")
+    if inflater.unconsumed_tail:
+        raise Undecodable(f"more than {MAX_INFLATED} octets when it is decompressed")
+    if not inflater.eof:
+        raise Undecodable(f"not valid {encoding}: it ends too early")
+    return content
 
 
 def parse_timeout(text: str) -> float | None:

@@ -12,6 +12,13 @@ DEFAULT_TABLE_SIZE = 4096
 
 _ENTRY_OVERHEAD = 32  # RFC 7541 section 4.1
 
+MAX_LIST = 16 * 1024 * 1024
+"""Octets of one block's headers, decoded: what gRPC's Go server takes. A block of single octets,
+each of which means the same long entry of the table, would be thousands of times its size."""
+
+_CACHED = 128
+"""Octets of a Huffman-coded string up to which its decoded form is kept."""
+
 # RFC 7541 appendix A. One line an entry; name and value are separated by a space.
 _STATIC: Headers = [
     (name.encode(), value.encode())
@@ -123,13 +130,21 @@ def _huffman_tree() -> _Node:
 _TREE = _huffman_tree()
 
 
-@lru_cache(maxsize=512)  # header values repeat: all but the deadline
 def huffman_decode(data: bytes) -> bytes:
     """Decodes a Huffman-coded string literal.
 
     Raises:
         HpackError: the end-of-string symbol occurs, or the padding is not its first bits.
     """
+    return _short_huffman(data) if len(data) <= _CACHED else _huffman(data)
+
+
+@lru_cache(maxsize=512)  # header values repeat: all but the deadline
+def _short_huffman(data: bytes) -> bytes:
+    return _huffman(data)
+
+
+def _huffman(data: bytes) -> bytes:
     out = bytearray()
     node = _TREE
     depth, ones = 0, True
@@ -201,15 +216,14 @@ class Decoder:
 
     def _decode(self, block: bytes) -> Headers:
         headers: Headers = []
-        position = 0
+        position = total = 0
         while position < len(block):
             first = block[position]
             if first & 0x80:  # indexed
                 index, position = _integer(block, position, 7)
-                headers.append(self._entry(index))
+                header = self._entry(index)
             elif first & 0x40:  # literal, to be indexed
                 header, position = self._literal(block, position, 6)
-                headers.append(header)
                 self._add(header)
             elif first & 0x20:  # table size update
                 size, position = _integer(block, position, 5)
@@ -217,9 +231,13 @@ class Decoder:
                     raise HpackError(f"table size {size} above the agreed {self._allowed}")
                 self._limit = size
                 self._evict()
+                continue
             else:  # literal, not to be indexed
                 header, position = self._literal(block, position, 4)
-                headers.append(header)
+            headers.append(header)
+            total += len(header[0]) + len(header[1]) + _ENTRY_OVERHEAD
+            if total > MAX_LIST:
+                raise HpackError(f"headers of more than {MAX_LIST} octets")
         return headers
 
     def _literal(self, block: bytes, position: int, bits: int) -> tuple[tuple[bytes, bytes], int]:
