@@ -302,7 +302,7 @@ def test_stop_runs_the_hook_and_the_handler(kube: Kube, cold: str) -> None:
     uid = pod["metadata"]["annotations"].get("kubernetes.io/config.hash", pod["metadata"]["uid"])
     kept = "/var/log/kept.log"
     log = f"/var/log/pods/{NAMESPACE}_{full}_{uid}/main/0.log"
-    kube.node.exec(["ln", log, kept])
+    kube.node.exec(["ln", "-f", log, kept])
     kube.remove(full)
     lines = [line.split(" ", 3)[-1] for line in kube.node.read(kept).decode().splitlines()]
     assert lines[-2:] == ["prestop", "ending on SIGTERM"]

@@ -117,6 +117,7 @@ def test_proxy_killed_in_the_middle(stack: Stack, hang: str) -> None:
     # containerd is still at it, and lets nobody remove the container until it is done.
     assert eventually(lambda: _removed(stack, running), 20)
     stack.node.exec(["rm", "-f", HANG])
+    stack.podthaw("unquarantine", stack.digest(f"e2e/{hang}"), check=False)
     assert not is_cold(stack.pods.start(WEB.restoring(hang, on_failure="fail")))
 
 
