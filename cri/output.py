@@ -14,6 +14,7 @@ SHORT = 12
 """Hexadecimal digits of a digest, and of other long ids, in a table."""
 
 _LONGEST = 60
+_BREAKS = frozenset("\x85\u2028\u2029")
 
 
 def add_output_options(parser: argparse.ArgumentParser, *, quiet: str = "") -> None:
@@ -84,13 +85,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def document(value: Any, form: str) -> str:  # noqa: ANN401 - whatever JSON can hold
     """A value as ``json`` or ``yaml`` text."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     if form == "json":
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
         # A lone surrogate has no UTF-8, and JSON may hold one.
         return text if _is_utf8(text) else json.dumps(value, indent=2) + "\n"
     import yaml  # noqa: PLC0415 - takes longer to load than most commands take to run
 
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1000)
+    # YAML 1.1's other line breaks: PyYAML writes them as they are, and reads them as spaces.
+    readable = _BREAKS.isdisjoint(text)
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=readable, width=1000)
 
 
 def _is_utf8(text: str) -> bool:

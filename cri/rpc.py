@@ -80,8 +80,8 @@ class Call(Protocol):
             RpcError: containerd's answer; unhandled, it reaches the client exactly as it came.
         """
 
-    def abort(self, code: StatusCode, message: str) -> NoReturn:
-        """Ends the call with an error of our own."""
+    def abort(self, code: int, message: str) -> NoReturn:
+        """Ends the call with an error, usually a :class:`StatusCode`."""
 
 
 UnaryHook = Callable[[Call], Awaitable[bytes]]

@@ -176,7 +176,8 @@ def _decode(data: bytes, plan_id: str) -> Plan:
         plan = Plan(**raw)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Refused(f"the plan {plan_id} is not a plan: {error}") from error
-    for path in (plan.snapshot_dir, plan.images, plan.rootfs_diff, plan.shm):
+    paths: tuple[object, ...] = (plan.snapshot_dir, plan.images, plan.rootfs_diff, plan.shm)
+    for path in paths:
         if path is not None and not (isinstance(path, str) and os.path.isabs(path)):
             raise Refused(f"the plan {plan_id} names the path {path!r}, which is not absolute")
     return plan

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.node import capturing
+from tests.node import capturing, images
 from tests.node.cri import Cri
 from tests.node.node import Node
 
@@ -81,7 +81,7 @@ def test_a_terminal(node: Node, cri: Cri) -> None:
 def test_a_shared_pid_namespace(node: Node, cri: Cri) -> None:
     shared = {"security_context": {"namespace_options": {"pid": "POD"}}}
     with cri.run_pod(capturing.unique("shared"), linux=shared) as pod:
-        container = pod.run("main", capturing.images.BUSYBOX, ["sleep", "999"], linux=shared)
+        container = pod.run("main", images.BUSYBOX, ["sleep", "999"], linux=shared)
         found = capturing.check(node, container)
         assert found["pid-namespace"]["severity"] == "fail"
 

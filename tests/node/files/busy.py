@@ -11,6 +11,11 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 blob = os.urandom(int(sys.argv[1]) << 20)
 os.makedirs("/data/watched", exist_ok=True)
@@ -37,11 +42,11 @@ epoll.register(watch)
 event = os.eventfd(0)
 
 
-def patient(call, *arguments):  # noqa: ANN001, ANN002, ANN201
+def patient(call: Callable[[T], R], argument: T) -> R:
     """A CRIU that is killed can leave a connection for a moment in a mode that answers EPERM."""
     while True:
         try:
-            return call(*arguments)
+            return call(argument)
         except PermissionError:
             time.sleep(0.001)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cri import output
@@ -49,6 +49,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
+@example({"a\x85": "\u2028", "\u2029": ["ä\x85"]})
 def test_documents_can_be_read_back(value: object) -> None:
     assert json.loads(output.document(value, "json")) == value
     assert yaml.safe_load(output.document(value, "yaml")) == value
