@@ -105,9 +105,10 @@ def run() -> Outcome:
             f"== note: this machine is busy (load average {load:.1f}), which shows in the figures",
             file=sys.stderr,
         )
-    with cache.step("starting the node"):
-        node = Node().start()
+    node = Node()
     try:
+        with cache.step("starting the node"):
+            node.start()
         set_up(node)
         cold = start_cold(node)
         captured = capture(node, cold.pod)
