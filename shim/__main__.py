@@ -48,6 +48,10 @@ def main() -> int:
     except runtime.NotFoundError as error:
         runlog.error(str(error), command.log, command.log_format)
         return 1
+    except Exception as error:  # noqa: BLE001 - containerd shows --log, and never a traceback
+        said = str(error) if hasattr(error, "kind") else f"{type(error).__name__}: {error}"
+        runlog.error(f"podthaw-runc failed: {said}", command.log, command.log_format)
+        return 1
 
 
 def _has_plan(command: argv.Command) -> bool:

@@ -156,12 +156,16 @@ def _restore(command: Command, order: plan.Plan, spec: dict[str, Any], run: str)
         record = _record(command, order, spec, run)
     except PodthawError as error:
         return _not_restored(command, order, error.kind, str(error))
-    held = journal.lock(run, command.id)
-    if held is None:
-        reason = f"another restore of container {command.id} is under way"
-        return _not_restored(command, order, "refused", reason)
     try:
-        record.save()
+        held = journal.lock(run, command.id)
+        if held is None:
+            reason = f"another restore of container {command.id} is under way"
+            return _not_restored(command, order, "refused", reason)
+        _begin(record, held)
+    except OSError as error:
+        reason = f"the run directory {run} cannot be written: {error.strerror}"
+        return _not_restored(command, order, "unfit", reason)
+    try:
         status = _wait_for_worker(record, order, spec, run)
         result = plan.read_result(order.id, Path(run))
         if status == _RESTORED and result is not None:
@@ -185,6 +189,16 @@ def _restore(command: Command, order: plan.Plan, spec: dict[str, Any], run: str)
         os.close(held)
 
 
+def _begin(record: journal.Journal, held: int) -> None:
+    """Write the record; when that fails nothing was changed, and nothing of it stays."""
+    try:
+        record.save()
+    except OSError:
+        record.remove()
+        os.close(held)
+        raise
+
+
 def _wait_for_worker(
     record: journal.Journal, order: plan.Plan, spec: dict[str, Any], run: str
 ) -> int:
@@ -199,7 +213,18 @@ def _wait_for_worker(
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, pass_on)
+    if not supervise.ends_within(pid, order.restore_timeout + _UNDO_TIME):
+        os.kill(pid, signal.SIGKILL)
+        if not supervise.ends_within(pid, _KILL_TIME):
+            raise Unfit("the process that restores it hangs in the kernel, on a disk that is gone")
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+_UNDO_TIME = 90.0
+"""Seconds beyond the plan's timeout that the worker may take to give everything back."""
+
+_KILL_TIME = 10.0
+"""Seconds for a killed process to end."""
 
 
 def _work(record: journal.Journal, order: plan.Plan, spec: dict[str, Any], run: str) -> int:

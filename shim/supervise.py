@@ -103,16 +103,24 @@ def kill_group(pid: int) -> None:
             continue
 
 
-def _wait(pid: int, deadline: float) -> int:
+def ends_within(pid: int, seconds: float) -> bool:
+    """Wait for a child to end, without taking its status; False when it goes on."""
+    end = time.monotonic() + seconds
     handle = os.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
-        while not poll.poll(max(0.0, (deadline - time.monotonic()) * 1000)):
-            if time.monotonic() >= deadline:
-                raise DeadlineError
+        while not poll.poll(max(0.0, (end - time.monotonic()) * 1000)):
+            if time.monotonic() >= end:
+                return False
     finally:
         os.close(handle)
+    return True
+
+
+def _wait(pid: int, deadline: float) -> int:
+    if not ends_within(pid, deadline - time.monotonic()):
+        raise DeadlineError
     return os.waitpid(pid, 0)[1]
 
 

@@ -135,24 +135,39 @@ def _give_back_config(journal: Journal) -> None:
     journal.config = ""
 
 
+def original_config(bundle: str) -> str:
+    """Where a bundle's original config.json is kept while another one is in its place.
+
+    In the bundle itself, so that it is given back by a rename, which needs no room on a full disk.
+    """
+    return os.path.join(bundle, ".config.json.original")
+
+
 def give_back_config(aside: str, bundle: str) -> None:
-    """Put the original config.json back in one step, with its owner and mode. Raises OSError."""
-    with open(aside, "rb") as file:
-        replace_config(bundle, file.read())
-    _unlink(aside)
+    """Put the original config.json back in one step. Raises OSError."""
+    os.replace(aside, os.path.join(bundle, "config.json"))
+    _unlink(aside)  # still there when both names were the same file
 
 
-def replace_config(bundle: str, data: bytes) -> None:
-    """Replace a bundle's config.json in one step, keeping owner and mode. Raises OSError."""
+def replace_config(bundle: str, data: bytes, *, keep: str) -> None:
+    """Replace a bundle's config.json in one step, keeping owner and mode.
+
+    The old one stays as ``keep``. Raises OSError; the old one is in its place then.
+    """
     path = os.path.join(bundle, "config.json")
     status = os.stat(path)
     new = os.path.join(bundle, ".config.json.podthaw")
     fd = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        os.fchown(file.fileno(), status.st_uid, status.st_gid)
-        os.fchmod(file.fileno(), status.st_mode & 0o7777)
-    os.replace(new, path)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(file.fileno(), status.st_mode & 0o7777)
+        os.link(path, keep)
+        os.replace(new, path)
+    except OSError:
+        _unlink(new)
+        raise
 
 
 def _give_back_rootfs(journal: Journal, *, start_follows: bool) -> None:

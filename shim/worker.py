@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from shim import ipc, overlay, plan, rootfs_apply, shm, snapshot, supervise, undo
+from shim import ipc, oom, overlay, plan, rootfs_apply, shm, snapshot, supervise, undo
 from shim import spec as oci
 from shim.criu import log as criu_log
 from shim.errors import Broken, PodthawError, Unfit
@@ -220,23 +220,21 @@ def _restore_processes(
     record: Journal, order: plan.Plan, spec: dict[str, Any], run: str, deadline: float
 ) -> None:
     folder = plan.plan_dir(order.id, Path(run))
-    aside = folder / "config.json"
-    with open(f"{record.bundle}/config.json", "rb") as file:
-        aside.write_bytes(file.read())
     record.work, record.log = f"{record.path}.work", str(folder / "restore.log")
     os.makedirs(record.work, mode=0o700, exist_ok=True)
-    record.config, record.restoring = str(aside), True
+    record.config, record.restoring = undo.original_config(record.bundle), True
     record.save()
     configuration = folder / "criu.conf"
     annotations = {**spec.get("annotations", {}), CRIU_CONFIG: str(configuration)}
     changed = ipc.with_own_namespace(spec) if order.own_ipc else spec
-    undo.replace_config(record.bundle, json.dumps({**changed, "annotations": annotations}).encode())
+    changed = {**changed, "annotations": annotations}
+    undo.replace_config(record.bundle, json.dumps(changed).encode(), keep=record.config)
     output = os.open(folder / "runc.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     os.close(output)
     try:
         status = supervise.run(
             record.runtime,
-            _arguments(record, order, folder),
+            _arguments(record, order, folder, spec),
             deadline,
             environment=_environment(order),
         )
@@ -251,9 +249,28 @@ def _restore_processes(
     undo.give_back_config(record.config, record.bundle)
     record.config = ""
     undo.clean_after_criu(record)
+    oom.apply(spec, record.cgroups, _first_process(record.pid_file))
 
 
-def _arguments(record: Journal, order: plan.Plan, folder: Path) -> list[str]:
+def _first_process(pid_file: str) -> int:
+    """The process that the runtime names; 0 when it names none."""
+    try:
+        return int(Path(pid_file).read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _labels(spec: dict[str, Any]) -> list[str]:
+    """SELinux labels of the request: CRIU would give back those of the captured pod."""
+    process, linux = spec.get("process") or {}, spec.get("linux") or {}
+    label, mounts = process.get("selinuxLabel"), linux.get("mountLabel")
+    return [
+        *(["--lsm-profile", f"selinux:{label}"] if label else []),
+        *(["--lsm-mount-context", str(mounts)] if mounts else []),
+    ]
+
+
+def _arguments(record: Journal, order: plan.Plan, folder: Path, spec: dict[str, Any]) -> list[str]:
     pid_file = ["--pid-file", record.pid_file] if record.pid_file else []
     return [
         *record.global_options,
@@ -271,6 +288,7 @@ def _arguments(record: Journal, order: plan.Plan, folder: Path) -> list[str]:
         "--tcp-established",
         "--file-locks",
         "--ext-unix-sk",
+        *_labels(spec),
         record.container,
     ]
 

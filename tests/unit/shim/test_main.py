@@ -91,6 +91,30 @@ def test_the_end_of_a_sandbox_drops_the_records_of_its_shared_memory(shim: Path)
     assert calls(shim) == ["delete", "other", "delete", "sandbox"]
 
 
+@pytest.mark.parametrize("kind", ["lock", "journal"])
+def test_whatever_goes_wrong_is_a_line_where_containerd_looks(shim: Path, kind: str) -> None:
+    """Say a run directory in disorder: a folder stands where a file belongs."""
+    restores = shim.parent / "run/restores"
+    restores.mkdir()
+    if kind == "lock":
+        journal = {
+            "container": "c", "plan": "0" * 32, "root": "/r", "bundle": "/b", "runtime": "/runc",
+            "global_options": [], "cgroups": [], "rootfs_path": "/absent",
+        }  # fmt: skip
+        (restores / "c").write_text(json.dumps(journal))
+        (restores / "c.lock").mkdir()
+    else:
+        (restores / "c").mkdir()
+    log = shim.parent / "log.json"
+    done = call(shim, "--log", str(log), "--log-format", "json", "delete", "c")
+    assert "Traceback" not in done.stderr
+    if kind == "journal":  # nothing to undo: the runtime deletes
+        assert (done.returncode, calls(shim)[-2:]) == (0, ["delete", "c"])
+        return
+    assert done.returncode == 1
+    assert "podthaw-runc failed: IsADirectoryError" in json.loads(log.read_text())["msg"]
+
+
 def test_no_runtime_at_all_is_a_sentence(shim: Path) -> None:
     (shim.parent / "bin/runc").unlink()
     done = call(shim, "state", "c", PATH="/absent")

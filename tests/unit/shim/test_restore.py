@@ -289,6 +289,31 @@ def test_a_failure_with_the_policy_fail(case: Case) -> None:
     case.assert_nothing_left()
 
 
+def test_a_run_directory_that_cannot_be_written_ends_in_a_cold_start(case: Case) -> None:
+    (case.run / "restores" / f"{case.id}.new").mkdir(parents=True)
+    status, result = case.create("ok")
+    assert (status, case.calls) == (0, ["create"])
+    assert result is not None
+    assert (result.outcome, result.kind) == ("cold", "unfit")
+    assert "cannot be written: Is a directory" in result.reason
+
+
+def test_a_worker_that_hangs_is_killed(case: Case) -> None:
+    """Say on a file system that does not answer: no tick of its own comes then."""
+    case.order["restore_timeout"] = 0.3
+    hanging = (
+        "import time\nfrom shim import restore, snapshot\n"
+        "restore._UNDO_TIME = 0.2\nsnapshot.read = lambda *_: time.sleep(600)\n"
+    )
+    start = "from shim.__main__"
+    case.shim.write_text(case.shim.read_text().replace(start, hanging + start))
+    status, result = case.create("ok")
+    assert (status, case.calls) == (0, ["create"])
+    assert result is not None
+    assert (result.outcome, result.kind) == ("cold", "unfit")
+    case.assert_nothing_left()
+
+
 def test_the_deadline(case: Case) -> None:
     case.order["restore_timeout"] = 0.7
     begun = time.monotonic()

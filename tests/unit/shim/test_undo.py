@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,22 +17,53 @@ def test_config_is_replaced_in_one_step_with_its_mode(tmp_path: Path) -> None:
     config.write_text("old")
     config.chmod(0o640)
     inode = config.stat().st_ino
-    undo.replace_config(str(tmp_path), b"new")
+    kept = undo.original_config(str(tmp_path))
+    undo.replace_config(str(tmp_path), b"new", keep=kept)
     assert config.read_text() == "new"
     assert config.stat().st_mode & 0o777 == 0o640
     assert config.stat().st_ino != inode
+    assert Path(kept).stat().st_ino == inode
+    undo.give_back_config(kept, str(tmp_path))
+    assert (config.read_text(), config.stat().st_ino) == ("old", inode)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-
-
-def test_config_is_given_back(tmp_path: Path) -> None:
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle/config.json").write_text("changed")
-    (tmp_path / "aside").write_text("original")
-    undo.give_back_config(str(tmp_path / "aside"), str(tmp_path / "bundle"))
-    assert (tmp_path / "bundle/config.json").read_text() == "original"
-    assert not (tmp_path / "aside").exists()
     with pytest.raises(FileNotFoundError):
-        undo.give_back_config(str(tmp_path / "aside"), str(tmp_path / "bundle"))
+        undo.give_back_config(kept, str(tmp_path))
+
+
+def test_config_that_was_kept_and_not_yet_replaced_is_given_back(tmp_path: Path) -> None:
+    kept = undo.original_config(str(tmp_path))
+    (tmp_path / "config.json").write_text("old")
+    os.link(tmp_path / "config.json", kept)
+    undo.give_back_config(kept, str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == "old"
+
+
+def test_config_stays_when_there_is_no_room_for_another(tmp_path: Path) -> None:
+    """Also one that has been replaced before the disk was full is given back."""
+    script = """
+import os, sys
+from shim import undo
+kept = undo.original_config("d")
+open("d/config.json", "w").write("old")
+undo.replace_config("d", b"new", keep=kept)
+fill = os.open("d/fill", os.O_CREAT | os.O_WRONLY)
+try:
+    while True: os.write(fill, bytes(1 << 16))
+except OSError: pass
+undo.give_back_config(kept, "d")
+try: undo.replace_config("d", bytes(1 << 16), keep=kept)
+except OSError as error: print(error.strerror)
+print(sorted(os.listdir("d")), open("d/config.json").read())
+"""
+    (tmp_path / "d").mkdir()
+    mount = 'mount -t tmpfs -o size=64k none d && exec python3 -c "$0"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, script],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "No space left on device\n['config.json', 'fill'] old\n"
 
 
 def test_what_a_killed_criu_leaves_is_found_in_its_log(tmp_path: Path) -> None:

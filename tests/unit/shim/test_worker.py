@@ -156,3 +156,18 @@ def test_signals_interrupt_until_they_are_ignored() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_labels_are_those_of_the_request(tmp_path: Path) -> None:
+    """CRIU would label the processes, and mount, as the captured pod's categories say."""
+    journal = record(tmp_path)
+    asked = {
+        "process": {"selinuxLabel": "system_u:system_r:container_t:s0:c8,c9"},
+        "linux": {"mountLabel": "system_u:object_r:container_file_t:s0:c8,c9"},
+    }
+    words = worker._arguments(journal, order(), tmp_path, asked)
+    assert words[-5:] == [
+        "--lsm-profile", "selinux:system_u:system_r:container_t:s0:c8,c9",
+        "--lsm-mount-context", "system_u:object_r:container_file_t:s0:c8,c9", "c",
+    ]  # fmt: skip
+    assert "--lsm-profile" not in worker._arguments(journal, order(), tmp_path, {"process": {}})
