@@ -91,6 +91,8 @@ class Session:
     """What must be undone is written here, while there is anything."""
     guardian: Guardian | None = None
     """Undoes it when this process dies."""
+    settled: bool = True
+    """Whether the container is as it should be; else the guardian still has to see to it."""
 
 
 def dump(container: ContainerRef, order: Order, *, session: Session | None = None) -> DumpResult:
@@ -147,9 +149,10 @@ def exclusive(container_id: str, run: Path = DEFAULT_RUN) -> Iterator[Session]:
         try:
             yield session
         finally:
-            session.record.unlink(missing_ok=True)
+            if session.settled:
+                session.record.unlink(missing_ok=True)
             if session.guardian is not None:
-                session.guardian.release()
+                session.guardian.release(well=session.settled)
 
 
 def recover(container_id: str, run: Path = DEFAULT_RUN) -> list[str]:
@@ -221,7 +224,7 @@ def _guarded_dump(
     record.write(session.record)
     lock_file = _lock_path(container.id, order.run)
     guardian = session.guardian = Guardian(session.record, lock=(lock_file, session.lock))
-    touched = False
+    touched = session.settled = False
     try:
         stdio, method = _prepare(container, order)
         address = _socket_path(container.id, order.run)
@@ -236,7 +239,7 @@ def _guarded_dump(
         _check_status(process.status, order)
     except BaseException as error:
         leftovers.undo(record, touched=touched)
-        session.record.unlink(missing_ok=True)
+        session.settled = True
         if isinstance(error, OSError):
             raise _not_written(error) from error
         raise
@@ -245,6 +248,7 @@ def _guarded_dump(
     else:  # what CRIU keeps for a restore elsewhere is in the way of the pod's other containers
         leftovers.undo(replace(record, scratch=[]))
     leftovers.only_files(record).write(session.record)
+    session.settled = True
     freeze, frozen, memory = dump_seconds(order.work)
     return DumpResult(
         frozen_seconds=frozen,

@@ -51,9 +51,13 @@ class Guardian:
         """Tell which process does the dump."""
         self._tell(f"criu {criu.pid} {criu.started}\n")
 
-    def release(self) -> None:
-        """End it: the capture itself has left everything as it should be."""
-        self._tell("done\n")
+    def release(self, *, well: bool = True) -> None:
+        """End it: everything is as it should be, or (not ``well``) it has to see to that first.
+
+        The latter when the undoing itself was interrupted, by a second Ctrl-C for example.
+        """
+        if well:
+            self._tell("done\n")
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 if pipe is not None:

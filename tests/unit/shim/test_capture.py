@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from shim.capture import Order
 from shim.container import ContainerRef, start_time
 from shim.dumprun import CaptureFailed
 from shim.errors import Unfit
+from shim.guardian import Guardian
 from shim.leftovers import Record
 
 
@@ -95,6 +97,23 @@ def test_what_an_earlier_capture_left_is_undone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "captures").iterdir()] == []
     assert not (tmp_path / "stage").exists()
     assert capture.recover("c", tmp_path) == []
+
+
+def test_an_interrupted_undo_is_left_to_the_guardian(tmp_path: Path) -> None:
+    released = []
+
+    class Watcher:
+        def release(self, *, well: bool) -> None:
+            released.append(well)
+
+    for settled in (True, False):
+        with capture.exclusive("c", tmp_path) as session:
+            session.record.parent.mkdir(exist_ok=True)
+            session.record.write_text("{}")
+            session.guardian = cast("Guardian", Watcher())
+            session.settled = settled
+        assert session.record.exists() is not settled
+    assert released == [True, False]
 
 
 def test_only_joined_namespaces_are_external(tmp_path: Path) -> None:

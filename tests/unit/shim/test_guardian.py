@@ -87,6 +87,14 @@ def test_a_killed_capture_is_undone(record: Path, tmp_path: Path) -> None:
     os.close(held)
 
 
+def test_what_was_interrupted_is_finished(record: Path, tmp_path: Path) -> None:
+    guardian = Guardian(record)
+    guardian.wait_ready()
+    guardian.release(well=False)
+    assert (tmp_path / "cgroup/freezer.state").read_text() == "THAWED"
+    assert not record.exists()
+
+
 def test_a_guardian_that_died_is_no_trouble(record: Path) -> None:
     guardian = Guardian(record)
     guardian.wait_ready()
