@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed-$(shell cat requirements/dev.lock pyproject.toml | sha256sum | cut -c1-16)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format unit node test demo bench clean
+.PHONY: help setup lock lint format unit node test programs demo bench clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ node: setup ## build the test node's images and programs into the cache
 
 test: lint node ## everything: lint, unit, and the tests on the node
 	$(BIN)/pytest -m "not bench"
+
+programs: setup ## real programs captured and restored: nginx, PostgreSQL, Java … (not part of test)
+	$(BIN)/python -m tests.programs $(ONLY)
 
 demo: setup ## one pod cold, captured, then restored: under a real kubelet
 	$(BIN)/python -m examples.demo

@@ -1,0 +1,1 @@
+"""Programs that people run, started cold, captured, and restored twice: ``make programs``."""

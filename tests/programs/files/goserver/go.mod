@@ -1,0 +1,3 @@
+module podthaw.test/goserver
+
+go 1.24
