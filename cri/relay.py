@@ -8,7 +8,8 @@ import socket
 import sys
 
 from cri.rpc import Interceptor
-from cri.session import Rules, Session, Side
+from cri.session import Rules, Session
+from cri.side import Side
 
 log = logging.getLogger("podthaw.relay")
 

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from cri import session
+from cri import side
 from cri.http2 import frames, hpack
 from cri.relay import Relay
 from cri.rpc import Call, ResponseFilter, RpcError, UnaryHook
@@ -181,7 +181,7 @@ def test_a_client_that_never_reads_is_hung_up_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each octet of a hooked request is credited at once; the credits must not pile up."""
-    monkeypatch.setattr(session, "MAX_UNREAD", 1 << 20)
+    monkeypatch.setattr(side, "MAX_UNREAD", 1 << 20)
 
     async def test() -> None:
         async with swallowing(tmp_path) as (path, _):
