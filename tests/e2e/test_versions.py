@@ -10,14 +10,40 @@ from tests.conftest import StartNode
 from tests.e2e.conftest import WEB
 from tests.e2e.pods import eventually
 from tests.e2e.stack import Stack, is_cold
+from tests.node import cache, debian, images
+from tests.node.container import CACHE
+from tests.node.node import Node
 
 pytestmark = pytest.mark.node
+
+
+# CRIU 4.1, which is trixie's, cannot dump internet sockets on Linux 6.16 and newer; and the kernel
+# is the test machine's. So a newer CRIU is carried along, with its libraries.
+CARRY = """
+set -e; mkdir -p /opt/sid
+tar -x -C /opt/sid -f "$1" --wildcards \\
+    ./usr/sbin/criu './usr/lib/*-linux-gnu/*.so*' './usr/lib*/ld-*'
+libraries=$(dirname /opt/sid/usr/lib/*/libc.so.6)
+loader=$(find /opt/sid/usr/lib* -name 'ld-linux*' | head -n 1)
+printf '#!/bin/sh\\nexec %s --library-path %s /opt/sid/usr/sbin/criu "$@"\\n' \
+    "$loader" "$libraries" > /usr/local/bin/criu
+chmod 755 /usr/local/bin/criu
+criu --version
+"""
+
+
+def newer_criu(node: Node) -> None:
+    """Give a node sid's CRIU."""
+    tree = debian.tree("sid", images.NODE_PACKAGES)
+    node.exec(["sh", "-c", CARRY, "sh", f"{CACHE}/{tree.relative_to(cache.root())}"])
 
 
 @pytest.fixture(scope="module", params=["trixie", "newest"])  # sid is the suite's own node
 def stack(request: pytest.FixtureRequest, start_node: StartNode) -> Iterator[Stack]:
     """A node of the flavour."""
     node = start_node(request.param)
+    if request.param == "trixie":
+        newer_criu(node)
     node.install_podthaw()
     node.start_containerd()
     running = Stack(node)
