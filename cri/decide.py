@@ -92,7 +92,11 @@ class Decider:
             raise
 
     def warm(self, namespace: str, reference: str) -> None:
-        """Verify a snapshot and have its files read ahead, while the pod's sandbox is made."""
+        """Verify a snapshot and have its files read ahead, while the pod's sandbox is made.
+
+        The host's facts are read here as well, since the first reading starts CRIU once.
+        """
+        self.host()
         digest = self.store.resolve(namespace, reference)
         self._check_quarantine(digest)
         folder, manifest = self.store.folder(digest), self.store.manifest(digest)
