@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -186,17 +188,13 @@ else:
            "quota": (cpu / "cpu.cfs_quota_us").read_text()}
 print(json.dumps({k: v.strip() for k, v in out.items()}))
 """
-    import json
-
     pid = json.loads(pod.status(verbose=True)["info"]["info"])["pid"]
-    value: dict[str, int] = json.loads(stack.node.exec(["python3", "-c", script, str(pid)]).stdout)
+    value: dict[str, str] = json.loads(stack.node.exec(["python3", "-c", script, str(pid)]).stdout)
     return {key: int(number) for key, number in value.items() if number != "max"}
 
 
 def limited(memory: int, quota: int) -> Pod:
     """WEB with limits."""
-    from dataclasses import replace
-
     resources = {
         "memory_limit_in_bytes": memory,
         "cpu_quota": quota,

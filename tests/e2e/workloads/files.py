@@ -8,6 +8,7 @@ import hashlib
 import os
 import select
 import struct
+from functools import partial
 from pathlib import Path
 
 from .behaviour import Answer, Behaviour, attempt, behaviour, call, scratch
@@ -116,7 +117,7 @@ class FileLocks(Behaviour):
             zip(("flock", "posix", "posix", "ofd"), tries, strict=True)
         ):
             with (self.root / name).open("r+") as file:
-                if isinstance(attempt(lambda act=act, file=file: act(file)), str):
+                if isinstance(attempt(partial(act, file)), str):
                     held |= 1 << bit
         return held
 

@@ -6,11 +6,19 @@ import hashlib
 import os
 import shutil
 import stat
+from functools import partial
 from pathlib import Path
 
 from .behaviour import Answer, Behaviour, attempt, behaviour
 
 HOME = Path("/opt/layer")
+
+
+def _xattrs(path: Path) -> list[list[str]]:
+    return sorted(
+        [name, os.getxattr(path, name, follow_symlinks=False).hex()]
+        for name in os.listxattr(path, follow_symlinks=False)
+    )
 
 
 def describe(root: Path) -> dict[str, list[object]]:
@@ -30,13 +38,7 @@ def describe(root: Path) -> dict[str, list[object]]:
             ]
         elif stat.S_ISCHR(status.st_mode):
             entry.append(status.st_rdev)
-        xattrs = attempt(
-            lambda path=path: sorted(
-                [name, os.getxattr(path, name, follow_symlinks=False).hex()]
-                for name in os.listxattr(path, follow_symlinks=False)
-            )
-        )
-        entry.append(xattrs)
+        entry.append(attempt(partial(_xattrs, path)))
         found[str(path.relative_to(root))] = entry
     return found
 
