@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -22,6 +23,8 @@ from shim.errors import PodthawError
 
 DEFAULT_CONFIG = "/etc/containerd/config.toml"
 CONFIG_VARIABLE = "PODTHAW_CONFIG"
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -128,13 +131,14 @@ def config_path(args: argparse.Namespace) -> Path:
 def run(arguments: list[str]) -> int:
     """Parse and run; every error becomes a line on standard error and an exit status."""
     debug = "-D" in arguments or "--debug" in arguments
+    _open_streams()
     try:
         return _run(arguments)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # The reader went away (`podthaw list | head`); nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except PodthawError as error:
         note(f"podthaw: {error}")
@@ -144,6 +148,11 @@ def run(arguments: list[str]) -> int:
             raise
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            # Files say their name: this was standard output.
+            _discard_output()
+            note(f"podthaw: the output cannot be written: {error.strerror}")
+            return 1
         if debug:
             raise
         note(
@@ -167,3 +176,22 @@ def _run(arguments: list[str]) -> int:
     status: int = args.func(args)
     sys.stdout.flush()
     return status
+
+
+def _discard_output() -> None:
+    """What is still to be written goes nowhere, so that the interpreter's end does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_streams() -> None:
+    """Give each standard stream that was closed (``>&-``) the null device.
+
+    A file that is opened later must not get its number and be written to by mistake.
+    """
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))

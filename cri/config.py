@@ -231,8 +231,8 @@ def _read(source: containerd_config.Source, values: dict[str, Any], problems: li
 def _settings(containerd: Containerd, values: dict[str, Any]) -> Settings:
     run, state = values.get("run"), values.get("state")
     if run is not None:
-        values.setdefault("socket", str(run / "podthaw.sock"))
-        values.setdefault("health", str(run / "health.sock"))
+        for key, name in (("socket", "podthaw.sock"), ("health", "health.sock")):
+            values.setdefault(key, _inside(run, name))
     if state is not None:
         values.setdefault("store", state / "store")
     values.setdefault("containerd", containerd.address.removeprefix("unix://"))
@@ -250,6 +250,16 @@ def _settings(containerd: Containerd, values: dict[str, Any]) -> Settings:
             f"containerd's, {settings.containerd}"
         )
     return settings
+
+
+def _inside(run: Path, name: str) -> str:
+    try:
+        return _socket(str(run / name))
+    except _Wrong as wrong:
+        raise Refused(
+            f"{dotted(('plugins', TABLE, 'run'))}: wanted a folder for the socket {name} with "
+            f"{wrong}, found {_toml(str(run))}"
+        ) from None
 
 
 def effective(settings: Settings) -> dict[str, object]:

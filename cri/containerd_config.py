@@ -9,6 +9,7 @@ earlier ones key by key; its values replace the earlier ones; its top-level list
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -76,8 +77,15 @@ def load(path: Path) -> Containerd:
     sources = tuple(_read_all(path))
     merged: Table = {}
     for source in sources:
-        merge(merged, source.table, top=True)
+        try:
+            merge(merged, source.table, top=True)
+        except RecursionError:
+            raise _too_deep(source.path) from None
     return _facts(merged, sources)
+
+
+def _too_deep(path: Path) -> Refused:
+    return Refused(f"{path}: is not valid TOML: nested too deeply")
 
 
 def _read_all(path: Path) -> Iterator[Source]:
@@ -93,6 +101,8 @@ def _read_all(path: Path) -> Iterator[Source]:
         if not isinstance(imports, list) or not all(isinstance(one, str) for one in imports):
             raise Refused(f"{current}: imports: wanted a list of paths, found {imports!r}")
         for one in imports:
+            if "\0" in one:
+                raise Refused(f"{current}: imports: wanted a list of paths, found {one!r}")
             pending += _matches(Path(os.path.normpath(current.parent / one)))
 
 
@@ -100,7 +110,8 @@ def _matches(path: Path) -> list[Path]:
     if "*" not in str(path):
         return [path]
     anchor = Path(path.anchor or ".")
-    return sorted(anchor.glob(str(path.relative_to(anchor))))
+    # Two and more stars mean one: containerd's patterns do not reach into folders.
+    return sorted(anchor.glob(re.sub(r"\*+", "*", str(path.relative_to(anchor)))))
 
 
 def _read(path: Path) -> Table:
@@ -112,6 +123,10 @@ def _read(path: Path) -> Table:
         raise Refused(f"{path}: is not UTF-8 text, which TOML has to be") from None
     except tomllib.TOMLDecodeError as error:
         raise Refused(f"{path}: is not valid TOML: {error}") from None
+    except RecursionError:
+        raise _too_deep(path) from None
+    except ValueError as error:  # a zero byte in the path
+        raise Refused(f"{str(path)!r}: cannot be read: {error}") from None
 
 
 def merge(into: Table, later: Table, *, top: bool = False) -> None:
@@ -150,15 +165,15 @@ def _facts(merged: Table, sources: tuple[Source, ...]) -> Containerd:
         problems.append(f"{where}: {name}: wanted {_KINDS[kind]}, found {table!r}")
         return default
 
-    server = get(merged, "plugins", _GRPC, kind=dict, default={})
-    address = get(merged, "grpc", "address", kind=str, default="")
-    limit = get(merged, "grpc", "max_recv_message_size", kind=int, default=0)
+    places = (("plugins", _GRPC), ("grpc",))
+    addresses = [get(merged, *place, "address", kind=str, default="") for place in places]
+    limits = [get(merged, *place, "max_recv_message_size", kind=int, default=0) for place in places]
     found = Containerd(
         sources=sources,
-        address=server.get("address") or address or DEFAULT_ADDRESS,
+        address=next((one for one in addresses if one), DEFAULT_ADDRESS),
         root=Path(get(merged, "root", kind=str, default=str(Containerd.root))),
         state=Path(get(merged, "state", kind=str, default=str(Containerd.state))),
-        max_message=server.get("max_recv_message_size") or limit or DEFAULT_MESSAGE,
+        max_message=next((one for one in limits if one > 0), DEFAULT_MESSAGE),
         runtimes=_runtimes(merged, get),
     )
     if problems:

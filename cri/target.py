@@ -169,6 +169,8 @@ class _Sentences:
 def _sentence(error: RpcError) -> PodthawError:
     if error.code == StatusCode.NOT_FOUND:
         return Unfit(f"containerd has no such container: {error.message}")
+    if error.code == StatusCode.DEADLINE_EXCEEDED:
+        return Unfit(f"containerd does not answer: {error.message}")
     if error.code == StatusCode.UNAVAILABLE:
         return Unfit(f"containerd cannot be reached: {error.message}")
     return Unfit(f"containerd answered {error}")

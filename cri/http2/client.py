@@ -95,7 +95,8 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(timeout):
                 await reply.done
         except TimeoutError:
-            raise RpcError(StatusCode.DEADLINE_EXCEEDED, f"{method}: no answer") from None
+            text = f"{method}: no answer within {timeout:g} s"
+            raise RpcError(StatusCode.DEADLINE_EXCEEDED, text) from None
         finally:
             if self._replies.pop(stream, None) is not None and self.usable:
                 reply.request.cancel()

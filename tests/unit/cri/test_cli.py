@@ -224,3 +224,32 @@ def test_an_alias_is_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["rm", "--help"])
     assert capsys.readouterr().out.startswith("usage: podthaw r")
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (1, 2), (0, 1, 2)])
+@pytest.mark.parametrize("command", [["list"], ["config", "show"], ["--help"], ["no-such"]])
+def test_closed_standard_streams_are_no_error_of_their_own(
+    node_config: Path, closed: tuple[int, ...], command: list[str]
+) -> None:
+    """``podthaw … >&-``, as cron and service managers may start it."""
+    program = [sys.executable, "-m", "cri", "--config", str(node_config), *command]
+    whole = subprocess.run(program, capture_output=True, check=False)
+    close = " ".join(f"{number}>&-" for number in closed)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {close}', "sh", *program], capture_output=True, check=False
+    )
+    assert done.returncode == whole.returncode
+    assert done.stdout == (b"" if 1 in closed else whole.stdout)
+    assert done.stderr == (b"" if 2 in closed else whole.stderr)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_a_sentence(node_config: Path, unbuffered: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cri", "--config", str(node_config), "config", "show"],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "podthaw: the output cannot be written: No space left on device\n"

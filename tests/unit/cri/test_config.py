@@ -167,3 +167,8 @@ def test_a_check_takes_a_value_or_says_what_is_wanted(key: str, value: Any) -> N
     else:
         told = "a value"
     assert told
+
+
+def test_a_run_folder_too_deep_for_a_socket_is_refused(write: Callable[..., Path]) -> None:
+    with pytest.raises(Refused, match=r"run: wanted .* podthaw.sock .* at most 107 bytes"):
+        load_settings(write(ours(f'run = "/{"r" * 200}"')))

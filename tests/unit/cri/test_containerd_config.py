@@ -106,3 +106,50 @@ def test_runtimes_of_every_version(tmp_path: Path, plugin: str) -> None:
     assert (found["runc"].type, found["runc"].binary) == ("t", "")
     assert found["podthaw"].binary == "/b"
     assert found["podthaw"].container_annotations == ("podthaw.dev/*",)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("[" + ".".join(["a"] * 3000) + "]", "nested too deeply"),
+        ("a = " + "{a = " * 3000 + "1" + "}" * 3000, "nested too deeply"),
+        ('imports = ["a\\u0000b"]', "imports: wanted a list of paths"),
+        (
+            '[plugins."io.containerd.server.v1.grpc"]\naddress = 5',
+            "address: wanted a text, found 5",
+        ),
+        (
+            '[plugins."io.containerd.server.v1.grpc"]\nmax_recv_message_size = true',
+            "max_recv_message_size: wanted a whole number",
+        ),
+    ],
+    ids=["lists", "tables", "inline tables", "zero byte", "address", "limit"],
+)
+def test_what_no_one_writes_by_hand(tmp_path: Path, text: str, what: str) -> None:
+    with pytest.raises(Refused, match=what):
+        load(write(tmp_path / "c.toml", text))
+    with pytest.raises(Refused, match="cannot be read"):
+        load(Path("a\0b"))
+
+
+def test_stars_do_not_reach_into_folders(tmp_path: Path) -> None:
+    """The patterns of containerd know no ``**``."""
+    write(tmp_path / "one/a.toml", "a = 1")
+    write(tmp_path / "one/two/b.toml", "b = 1")
+    for pattern in ("**/*.toml", "***/**.toml"):
+        found = load(write(tmp_path / "c.toml", f'imports = ["{pattern}"]')).sources
+        assert [source.path.name for source in found] == ["c.toml", "a.toml"]
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to(tmp_path)
+    main = write(tmp_path / "c.toml", 'imports = ["again/*.toml"]')
+    assert {source.path.name for source in load(main).sources} == {"c.toml"}
+    (tmp_path / "self.toml").symlink_to("self.toml")
+    with pytest.raises(Refused, match="Too many levels of symbolic links"):
+        load(tmp_path / "self.toml")
+
+
+def test_a_limit_that_is_none_is_containerds_own(tmp_path: Path) -> None:
+    assert load(write(tmp_path / "c.toml", "[grpc]\nmax_recv_message_size = -1")).max_message > 0
