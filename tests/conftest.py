@@ -23,9 +23,15 @@ def start_node() -> Iterator[StartNode]:
     """
     with ExitStack() as nodes:
 
-        def start(flavour: str = "sid", *, name: str = "n1", store: str | None = None) -> Node:
+        def start(
+            flavour: str = "sid",
+            *,
+            name: str = "n1",
+            store: str | None = None,
+            unified: bool = False,
+        ) -> Node:
             try:
-                return nodes.enter_context(Node(flavour, name=name, store=store))
+                return nodes.enter_context(Node(flavour, name=name, store=store, unified=unified))
             except Unavailable as error:
                 if os.environ.get("CI"):
                     pytest.fail(f"the test node cannot be started: {error}", pytrace=False)

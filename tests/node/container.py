@@ -24,6 +24,7 @@ from docker.errors import NotFound
 from testcontainers.core.container import DockerContainer
 
 from tests.node import cache, engine, images, janitor
+from tests.node.debian import Unavailable
 from tests.node.execute import Result, execute
 
 STATE = "/var/lib/podthaw"
@@ -44,11 +45,15 @@ class NodeContainer:
     """A container made from the node image of a Debian suite.
 
     ``store`` is a directory of this machine or a volume's name, to be mounted as Podthaw's store;
-    without it the container has one of its own.
+    without it the container has one of its own. ``unified`` makes it see cgroup v2 alone, as on a
+    node of today: without controllers where this machine has them in v1's hierarchies.
     """
 
-    def __init__(self, suite: str, *, name: str, store: str | None = None) -> None:
+    def __init__(
+        self, suite: str, *, name: str, store: str | None = None, unified: bool = False
+    ) -> None:
         self.suite = suite
+        self.unified = unified
         self.name = name
         self.id = f"podthaw-{os.getpid()}-{next(_numbers)}"
         self._store = store
@@ -72,7 +77,7 @@ class NodeContainer:
             (self._new_volume("podthaw"), STATE, "rw"),
             *([(self._store, STORE, "rw")] if self._store else []),
             (str(cache.root()), CACHE, "ro"),
-            ("/sys/fs/cgroup", "/sys/fs/cgroup", "rw"),
+            (self._hierarchy(), "/sys/fs/cgroup", "rw"),
         ]:
             container.with_volume_mapping(source, target, mode)
         container.tmpfs = {"/tmp": "exec", "/run": "exec"}
@@ -118,6 +123,15 @@ class NodeContainer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _hierarchy(self) -> str:
+        """What the container has at /sys/fs/cgroup. Raises Unavailable."""
+        if not self.unified:
+            return "/sys/fs/cgroup"
+        found = janitor.unified_hierarchy()
+        if found is None:
+            raise Unavailable("this machine has no cgroup v2 hierarchy mounted")
+        return str(found)
 
     # -- facts -----------------------------------------------------------------------------
 

@@ -67,6 +67,11 @@ def hierarchies() -> Iterator[Path]:
             yield path
 
 
+def unified_hierarchy() -> Path | None:
+    """The root of cgroup v2, which may stand beside v1's hierarchies; None where there is none."""
+    return next((path for path in hierarchies() if (path / "cgroup.controllers").exists()), None)
+
+
 def remove_cgroups(cgroup: str) -> None:
     """Remove a cgroup and those below; the last processes may still be on their way out."""
     deadline = time.monotonic() + 5

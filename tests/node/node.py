@@ -43,13 +43,24 @@ FLAVOURS = ("sid", "trixie", "newest")
 
 
 class Node(NodeContainer):
-    """A node of one flavour; nodes with the same ``store`` share their snapshots."""
+    """A node of one flavour; nodes with the same ``store`` share their snapshots.
 
-    def __init__(self, flavour: str = "sid", *, name: str = "n1", store: str | None = None) -> None:
+    ``unified``: with cgroup v2 alone (:class:`NodeContainer`).
+    """
+
+    def __init__(
+        self,
+        flavour: str = "sid",
+        *,
+        name: str = "n1",
+        store: str | None = None,
+        unified: bool = False,
+    ) -> None:
         if flavour not in FLAVOURS:
             raise ValueError(f"flavour {flavour!r}: must be one of {', '.join(FLAVOURS)}")
         self.flavour = flavour
-        super().__init__("trixie" if flavour == "trixie" else "sid", name=name, store=store)
+        suite = "trixie" if flavour == "trixie" else "sid"
+        super().__init__(suite, name=name, store=store, unified=unified)
 
     def start(self) -> Self:
         """Start the container, with its configuration in place; no daemon runs yet."""
@@ -59,6 +70,10 @@ class Node(NodeContainer):
         base = "containerd-v2.toml" if self.flavour == "trixie" else "containerd.toml"
         self.write("/etc/containerd/config.toml", (FILES / base).read_text())
         self.write("/etc/cni/net.d/10-node.conflist", (FILES / "cni.conflist").read_text())
+        if self.unified and b"memory" not in self.read("/sys/fs/cgroup/cgroup.controllers"):
+            runc = "/usr/local/sbin/runc"
+            self.write(runc, (FILES / "runc-without-controllers.py").read_text())
+            self.exec(["chmod", "755", runc])
         if self.flavour == "newest":
             for program in gobuild.CONTAINERD:
                 self.link(gobuild.binary(program), f"/usr/local/bin/{program.name}")
