@@ -8,17 +8,17 @@ sandbox CPU shares. So limits are taken out of the bundle; the access to devices
 import json
 import os
 import sys
+from pathlib import Path
 
 RUNC = "/usr/sbin/runc"
 
 arguments = sys.argv[1:]
 if "--bundle" in arguments and not {"create", "restore"}.isdisjoint(arguments):
-    path = os.path.join(arguments[arguments.index("--bundle") + 1], "config.json")
-    with open(path, encoding="utf-8") as file:
-        spec = json.load(file)
+    config = Path(arguments[arguments.index("--bundle") + 1], "config.json")
+    spec = json.loads(config.read_bytes())
     resources = spec["linux"].get("resources") or {}
     spec["linux"]["resources"] = {"devices": resources.get("devices") or []}
-    with open(f"{path}.new", "w", encoding="utf-8") as file:
-        json.dump(spec, file)
-    os.replace(f"{path}.new", path)
-os.execv(RUNC, ["runc", *arguments])
+    aside = config.with_name(".config.json.runc")
+    aside.write_text(json.dumps(spec))
+    aside.replace(config)
+os.execv(RUNC, ["runc", *arguments])  # noqa: S606
