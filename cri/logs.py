@@ -63,3 +63,5 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # It would write every header of every call.
+    logging.getLogger("hpack").setLevel(logging.WARNING)

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cri.http2.hpack import Decoder, HpackError, encode, huffman_decode
+from cri.http2.hpack import MAX_LIST, Decoder, HpackError, encode
 
 headers = st.lists(st.tuples(st.binary(max_size=300), st.binary(max_size=300)), max_size=8)
 
-# RFC 7541 appendix C: the blocks of C.3 and C.4 (requests) and C.6 (responses, table of 256).
+# RFC 7541 appendix C: the blocks of C.3 and C.4.
 REQUEST_1 = [
     (b":method", b"GET"),
     (b":scheme", b"http"),
@@ -49,35 +50,6 @@ def test_the_requests_of_the_rfc(blocks: tuple[str, str, str]) -> None:
     assert got == [REQUEST_1, REQUEST_2, REQUEST_3]
 
 
-def test_the_responses_of_the_rfc_with_eviction() -> None:
-    decoder = Decoder(256)
-    first = decoder.decode(
-        bytes.fromhex(
-            "488264025885aec3771a4b6196d07abe941054d444a8200595040b8166e082a62d1bff"
-            "6e919d29ad171863c78f0b97c8e9ae82ae43d3"
-        )
-    )
-    assert first == [
-        (b":status", b"302"),
-        (b"cache-control", b"private"),
-        (b"date", b"Mon, 21 Oct 2013 20:13:21 GMT"),
-        (b"location", b"https://www.example.com"),
-    ]
-    second = decoder.decode(bytes.fromhex("4883640effc1c0bf"))
-    assert second == [(b":status", b"307"), *first[1:]]
-    third = decoder.decode(
-        bytes.fromhex(
-            "88c16196d07abe941054d444a8200595040b8166e084a62d1bffc05a839bd9ab77ad94e7821dd7f2e6"
-            "c7b335dfdfcd5b3960d5af27087f3672c1ab270fb5291f9587316065c003ed4ee5b1063d5007"
-        )
-    )
-    assert third[-1] == (
-        b"set-cookie",
-        b"foo=ASDJKHQKBZXOQWEOPIUAXQWEOIU; max-age=3600; version=1",
-    )
-    assert third[0] == (b":status", b"200")
-
-
 @given(headers)
 def test_what_is_encoded_is_decoded_at_any_point(items: list[tuple[bytes, bytes]]) -> None:
     decoder = Decoder()
@@ -93,33 +65,41 @@ def test_any_octets_are_decoded_or_refused(block: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "what"),
+    "block",
     [
-        ("80", "index 0"),
-        ("be", "beyond the table"),
-        ("3fe2ff03", "above the agreed"),
-        ("0005616263", "longer than"),
-        ("3fffffffffff7f", "too large"),
-        ("00", "too early"),
+        "80",  # index 0
+        "be",  # beyond the table
+        "3fe2ff03",  # a table larger than agreed
+        "0005616263",  # a string longer than its block
+        "3fffffffffff7f",  # an integer too large
+        "00",  # too short
+        "000084ffffffff",  # Huffman's end of string inside one
+        "00008100",  # padding of zeros
+        "00008207ff",  # padding of more than seven bits
     ],
 )
-def test_blocks_that_are_refused(block: str, what: str) -> None:
-    with pytest.raises(HpackError, match=what):
+def test_blocks_that_are_refused(block: str) -> None:
+    with pytest.raises(HpackError):
         Decoder().decode(bytes.fromhex(block))
 
 
-def test_huffman_strings_that_are_refused() -> None:
-    with pytest.raises(HpackError, match="end-of-string"):
-        huffman_decode(b"\xff\xff\xff\xff")
-    with pytest.raises(HpackError, match="padding"):
-        huffman_decode(b"\x00")  # "0" and three zero bits
-    with pytest.raises(HpackError, match="padding"):
-        huffman_decode(b"\x07\xff")  # "0" and eleven bits
+def test_more_headers_than_a_call_can_have_are_refused_at_once() -> None:
+    entry = b"\x40\x01n\x7f\x81\x1e" + b"v" * 3968
+    bomb = entry + b"\xbe" * 100
+    with pytest.raises(HpackError, match="larger than"):
+        Decoder().decode(bomb)
+    slow = b"\0\0\0" * (MAX_LIST // 3 + 1)
+    with pytest.raises(HpackError, match="at most"):
+        Decoder().decode(slow)
+    began = time.process_time()
+    with pytest.raises(HpackError, match="larger than"):
+        Decoder().decode(slow[:MAX_LIST])
+    assert time.process_time() - began < 2
 
 
 def test_a_table_size_of_zero_empties_the_table() -> None:
     decoder = Decoder()
     decoder.decode(bytes.fromhex("828684410f7777772e6578616d706c652e636f6d"))
     decoder.decode(b"\x20")
-    with pytest.raises(HpackError, match="beyond"):
+    with pytest.raises(HpackError):
         decoder.decode(b"\xbe")
