@@ -14,11 +14,13 @@ The shim trusts this directory and nothing else: an annotation only names it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import stat
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +33,8 @@ DEFAULT_RUN = Path("/run/podthaw")
 """Run-time state of the node: plans, results, locks, the proxy's socket."""
 
 FORMAT = 1
+
+_MAX_PLAN = 1 << 20  # bytes; paths and names take one or two thousand
 
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -101,6 +105,22 @@ class Result:
     """Unix time in seconds."""
 
 
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "str | None": (str, type(None)),
+    "dict[str, str]": (dict,),
+    "dict[str, str] | None": (dict, type(None)),
+    "Literal['close', 'established']": (str,),
+    "OnFailure": (str,),
+}
+"""What JSON may hold for a field, by its annotation."""
+
+_ALLOWED: dict[str, set[object]] = {"tcp": {"close", "established"}, "on_failure": {"cold", "fail"}}
+
+
 def plans_dir(run: Path = DEFAULT_RUN) -> Path:
     """The folder that holds all plans of the node."""
     return run / "plans"
@@ -125,16 +145,15 @@ def read(plan_id: str, run: Path = DEFAULT_RUN, *, owner: int = 0) -> Plan:
     """Read a plan, refusing whatever the daemon would not have written.
 
     The folder and the file must belong to ``owner`` (root), grant nothing to others, and be no
-    symbolic links; the id inside must be the folder's name. Raises Refused.
+    links; the file must be a small one; the id inside must be the folder's name. Raises Refused.
     """
-    folder = plan_dir(plan_id, run)
     try:
-        _check_private(folder, owner, directory=True)
-        data = _read_private(folder / "plan.json", owner)
+        data = _read_private(plan_dir(plan_id, run), owner)
     except FileNotFoundError:
         raise Refused(f"there is no plan {plan_id} on this node") from None
     except OSError as error:
-        raise Refused(f"the plan {plan_id} cannot be read: {error.strerror}") from error
+        reason = "a symbolic link is in its place" if error.errno == errno.ELOOP else error.strerror
+        raise Refused(f"the plan {plan_id} cannot be read: {reason}") from error
     plan = _decode(data, plan_id)
     if plan.id != plan_id:
         raise Refused(f"the plan {plan_id} says that it is plan {plan.id[:80]!r}")
@@ -164,7 +183,7 @@ def read_result(plan_id: str, run: Path = DEFAULT_RUN) -> Result | None:
     try:
         raw = json.loads((plan_dir(plan_id, run) / "result.json").read_bytes())
         return Result(**raw)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
@@ -174,32 +193,52 @@ def _decode(data: bytes, plan_id: str) -> Plan:
         if raw.pop("format") != FORMAT:
             raise Refused(f"the plan {plan_id} is not of format {FORMAT}")
         plan = Plan(**raw)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Refused(f"the plan {plan_id} is not a plan: {error}") from error
-    paths: tuple[object, ...] = (plan.snapshot_dir, plan.images, plan.rootfs_diff, plan.shm)
-    for path in paths:
-        if path is not None and not (isinstance(path, str) and os.path.isabs(path)):
+    for one in fields(Plan):
+        value = getattr(plan, one.name)
+        allowed = _ALLOWED.get(one.name)
+        if type(value) not in _TYPES[str(one.type)] or (allowed and value not in allowed):
+            raise Refused(f"the plan {plan_id} has {one.name} {value!r:.80}, wanted {one.type}")
+    for path in (plan.snapshot_dir, plan.images, plan.rootfs_diff, plan.shm):
+        if path is not None and not os.path.isabs(path):
             raise Refused(f"the plan {plan_id} names the path {path!r}, which is not absolute")
     return plan
 
 
-def _check_private(path: Path, owner: int, *, directory: bool) -> None:
-    status = os.lstat(path)
-    right_type = stat.S_ISDIR(status.st_mode) if directory else stat.S_ISREG(status.st_mode)
-    if not right_type:
-        raise Refused(f"{path} is not a {'directory' if directory else 'regular file'}")
+def _read_private(folder: Path, owner: int) -> bytes:
+    """``plan.json`` of a folder; every check is of what is open, so that nothing changes after."""
+    directory = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check_private(folder, os.fstat(directory), owner, stat.S_ISDIR, "directory")
+        path = folder / "plan.json"
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(path.name, flags, dir_fd=directory)
+    finally:
+        os.close(directory)
+    try:
+        status = os.fstat(fd)
+        _check_private(path, status, owner, stat.S_ISREG, "regular file")
+        if status.st_nlink != 1 or status.st_size > _MAX_PLAN:
+            raise Refused(
+                f"{path} has {status.st_nlink} names and {status.st_size} bytes; a plan has one "
+                f"name and at most {_MAX_PLAN} bytes"
+            )
+        return os.read(fd, _MAX_PLAN)
+    finally:
+        os.close(fd)
+
+
+def _check_private(
+    path: Path, status: os.stat_result, owner: int, is_right: Callable[[int], bool], what: str
+) -> None:
+    if not is_right(status.st_mode):
+        raise Refused(f"{path} is not a {what}")
     if status.st_uid != owner or status.st_mode & 0o077:
         raise Refused(
             f"{path} belongs to user {status.st_uid} with mode {status.st_mode & 0o777:04o}; "
             f"a plan belongs to user {owner} alone"
         )
-
-
-def _read_private(path: Path, owner: int) -> bytes:
-    _check_private(path, owner, directory=False)
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        return file.read()
 
 
 def _write_json(path: Path, value: object) -> None:

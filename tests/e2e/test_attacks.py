@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,15 @@ pytestmark = pytest.mark.node
 PLAN = "podthaw.dev/plan"
 
 
+@pytest.fixture(scope="module")
+def opted_in(stack: Stack, web: str) -> Iterator[Running]:
+    """A sandbox that serves several CreateContainer calls: each brings annotations of its own."""
+    running = stack.pods.sandbox(WEB.restoring(web))
+    running.kept = True
+    yield running
+    stack.pods.remove(running)
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -27,17 +37,28 @@ PLAN = "podthaw.dev/plan"
     ],
     ids=lambda value: ascii(value[:24]),
 )  # fmt: skip
-def test_malformed_names(stack: Stack, web: str, value: str) -> None:
-    del web
+def test_malformed_names(stack: Stack, opted_in: Running, value: str) -> None:
+    container = WEB.containers[0]
+    opted_in.pod = WEB.restoring(value, on_failure="fail")
+    with pytest.raises(RpcError) as caught:
+        stack.pods.create(opted_in, container)
+    error = reason(caught.value)
+    assert error.startswith("FAILED_PRECONDITION: podthaw: ")
+    assert len(error) < 600
+    assert "Traceback" not in error
+    assert error.isprintable()
+    opted_in.pod = WEB.restoring(value)
+    made = stack.pods.create(opted_in, container)
+    annotations = stack.cri.ask("ContainerStatus", container_id=made)["status"]["annotations"]
+    stack.cri.ask("RemoveContainer", container_id=made)
+    assert PLAN not in annotations
+
+
+@pytest.mark.parametrize("value", ["../web", "web\0"], ids=ascii)
+def test_a_malformed_name_starts_cold(stack: Stack, value: str) -> None:
     with stack.leaves_nothing():
         running = stack.pods.start(WEB.restoring(value))
         assert is_cold(running)
-        stack.pods.remove(running)
-        running, error = stack.pods.try_start(WEB.restoring(value, on_failure="fail"))
-        assert error
-        assert len(error) < 600
-        assert "Traceback" not in error
-        assert error.isprintable()
         stack.pods.remove(running)
 
 
@@ -136,7 +157,7 @@ def test_a_hand_made_plan(stack: Stack, web: str) -> None:
     other = "f" * 32
     stack.node.exec(["sh", "-c", f"chown 0 {folder}; ln -s {folder} {RUN}/plans/{other}"])
     try:
-        assert "director" in behind_the_proxy(stack, other)
+        assert "symbolic link" in behind_the_proxy(stack, other)
     finally:
         stack.node.exec(["rm", f"{RUN}/plans/{other}"])
 
