@@ -155,7 +155,7 @@ def decode(data: bytes) -> Manifest:
         raw = json.loads(data)
         if not isinstance(raw, dict) or type(raw.get("format")) is not int:
             raise Broken("the snapshot's manifest has no format number")
-        if raw["format"] > FORMAT:
+        if not 1 <= raw["format"] <= FORMAT:
             raise Broken(
                 f"the snapshot has format {raw['format']}, this Podthaw reads up to {FORMAT}"
             )
@@ -164,6 +164,8 @@ def decode(data: bytes) -> Manifest:
         raise Broken(f"the snapshot's manifest cannot be read: {error}") from error
     for artifact in manifest.artifacts:
         _check_artifact(artifact)
+    if len({artifact.path for artifact in manifest.artifacts}) != len(manifest.artifacts):
+        raise Broken("the snapshot's manifest names a path twice")
     return manifest
 
 
@@ -239,7 +241,7 @@ def _check_artifact(artifact: Artifact) -> None:
     path = PurePosixPath(artifact.path)
     if not artifact.path or path.is_absolute() or ".." in path.parts or str(path) != artifact.path:
         raise Broken(f"the snapshot's manifest names the path {artifact.path!r}")
-    if "\0" in artifact.path or artifact.path == MANIFEST:
+    if not artifact.path.isprintable() or artifact.path == MANIFEST:
         raise Broken(f"the snapshot's manifest names the path {artifact.path!r}")
     if not 0 <= artifact.size < 1 << 63:
         raise Broken(f"the snapshot's manifest gives {artifact.path} the size {artifact.size}")

@@ -153,7 +153,7 @@ def trailers_block(error: RpcError | None) -> bytes:
     safe = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
     headers = [
         (b"grpc-status", b"%d" % error.code),
-        (b"grpc-message", quote(error.message, safe=safe).encode()),
+        (b"grpc-message", quote(error.message, safe=safe, errors="replace").encode()),
     ]
     if error.details:
         headers.append((b"grpc-status-details-bin", base64.b64encode(error.details).rstrip(b"=")))

@@ -91,7 +91,19 @@ def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
         snapshot.decode(changed("artifacts", 0, "path", to=path))
 
 
-@pytest.mark.parametrize("path", ["a\0b", "manifest.json"])
+@pytest.mark.parametrize("to", [0, -1])
+def test_a_format_that_never_was_is_refused(to: int) -> None:
+    with pytest.raises(Broken, match=f"^the snapshot has format {to}, this Podthaw reads"):
+        snapshot.decode(changed("format", to=to))
+
+
+def test_a_path_that_stands_twice_is_refused() -> None:
+    one = raw()["artifacts"][0]
+    with pytest.raises(Broken, match=r"^the snapshot's manifest names a path twice"):
+        snapshot.decode(changed("artifacts", to=[one, one]))
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\nb", "a\x1b[2Jb", "a\ud800b", "manifest.json"])
 def test_a_path_that_no_artifact_can_have_is_refused(path: str) -> None:
     with pytest.raises(Broken, match=r"^the snapshot's manifest names the path "):
         snapshot.decode(changed("artifacts", 0, "path", to=path))

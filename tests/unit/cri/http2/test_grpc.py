@@ -104,3 +104,11 @@ def test_metadata_leaves_the_protocols_own_headers_out() -> None:
     assert ("blob-bin", b"\x00\xff") in got
     assert ("raw-bin", b"a,b") in got
     assert len(got) == 4
+
+
+def test_a_message_with_half_a_character_can_be_sent() -> None:
+    """A snapshot's manifest is JSON, whose texts may hold half of a surrogate pair."""
+    block = grpc.trailers_block(RpcError(StatusCode.INTERNAL, "a\ud800b"))
+    error = grpc.status_of(Decoder().decode(block))
+    assert error is not None
+    assert error.message == "a?b"
