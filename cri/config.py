@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any, Literal
 from cri import containerd_config
 from cri.containerd_config import Containerd, dotted, refusal
 from cri.units import parse_duration, parse_size
+from shim.__main__ import RUN_VARIABLE
 from shim.errors import Refused
+from shim.plan import DEFAULT_RUN
 
 TABLE = "dev.podthaw.v1"
 
@@ -129,8 +132,9 @@ class Settings:
     """Path of containerd's socket."""
     socket: str = "/run/podthaw/podthaw.sock"
     """Where kubelet finds the proxy; not used under systemd's socket activation."""
-    run: Path = Path("/run/podthaw")
-    """Plans, locks, records: what is gone after a reboot."""
+    run: Path = DEFAULT_RUN
+    """Plans, locks, records: what is gone after a reboot. No key: the environment variable
+    ``PODTHAW_RUN`` says it to ``podthaw-runc`` too, which reads no configuration."""
     state: Path = Path("/var/lib/podthaw")
     """What this node knows of snapshots; never shared."""
     store: Path = Path("/var/lib/podthaw/store")
@@ -171,7 +175,6 @@ class Settings:
 KEYS: dict[str, Callable[[object], Any]] = {
     "socket": _socket,
     "containerd": _socket,
-    "run": _path,
     "state": _path,
     "store": _path,
     "runtime": _program,
@@ -229,15 +232,16 @@ def _read(source: containerd_config.Source, values: dict[str, Any], problems: li
 
 
 def _settings(containerd: Containerd, values: dict[str, Any]) -> Settings:
-    run, state = values.get("run"), values.get("state")
-    if run is not None:
-        for key, name in (("socket", "podthaw.sock"), ("health", "health.sock")):
-            values.setdefault(key, _inside(run, name))
-    if state is not None:
-        values.setdefault("store", state / "store")
+    run = _run_folder()
+    for key, name in (("socket", "podthaw.sock"), ("health", "health.sock")):
+        if key not in values:
+            values[key] = _inside(run, name)
+    if "state" in values:
+        values.setdefault("store", values["state"] / "store")
     values.setdefault("containerd", containerd.address.removeprefix("unix://"))
     settings = Settings(
         **values,
+        run=run,
         runtimes=containerd.runtimes,
         containerd_root=containerd.root,
         containerd_state=containerd.state,
@@ -252,12 +256,20 @@ def _settings(containerd: Containerd, values: dict[str, Any]) -> Settings:
     return settings
 
 
+def _run_folder() -> Path:
+    value = os.environ.get(RUN_VARIABLE) or str(DEFAULT_RUN)
+    try:
+        return _path(value)
+    except _Wrong as wrong:
+        raise Refused(f"{RUN_VARIABLE}: wanted {wrong}, found {_toml(value)}") from None
+
+
 def _inside(run: Path, name: str) -> str:
     try:
         return _socket(str(run / name))
     except _Wrong as wrong:
         raise Refused(
-            f"{dotted(('plugins', TABLE, 'run'))}: wanted a folder for the socket {name} with "
+            f"{RUN_VARIABLE}: wanted a folder for the socket {name} with "
             f"{wrong}, found {_toml(str(run))}"
         ) from None
 

@@ -172,8 +172,9 @@ def compare(upstream: Path, folder: Path, *, large: bool) -> int:
     config = folder / "config.toml"
     config.write_text(
         f'version = 3\n[grpc]\naddress = "{upstream}"\n[plugins."dev.podthaw.v1"]\n'
-        f'run = "{folder}/run"\nstate = "{folder}/state"\nruntime = "/bin/true"\n'
+        f'state = "{folder}/state"\nruntime = "/bin/true"\n'
     )
+    os.environ["PODTHAW_RUN"] = f"{folder}/run"
     relayed = folder / "run/podthaw.sock"
     command = [sys.executable, "-m", "cri", "--config", str(config), "proxy"]
     with process(command, relayed) as pid:

@@ -66,15 +66,17 @@ def test_values_take_their_units(write: Callable[..., Path]) -> None:
     assert settings.socket == "/x/y.sock"
 
 
-def test_what_follows_from_other_keys(write: Callable[..., Path]) -> None:
-    settings = load_settings(
-        write(ours('run = "/r"\nstate = "/s"') + '[grpc]\naddress = "/c.sock"\n')
-    )
+def test_what_follows_from_other_keys(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PODTHAW_RUN", "/r")
+    settings = load_settings(write(ours('state = "/s"') + '[grpc]\naddress = "/c.sock"\n'))
+    assert settings.run == Path("/r")
     assert settings.containerd == "/c.sock"
     assert (settings.socket, settings.health) == ("/r/podthaw.sock", "/r/health.sock")
     assert settings.store == Path("/s/store")
     settings = load_settings(
-        write(ours('run = "/r"\nsocket = "/q.sock"\ncontainerd = "unix:///d.sock"\nhealth = ""'))
+        write(ours('socket = "/q.sock"\ncontainerd = "unix:///d.sock"\nhealth = ""'))
     )
     assert (settings.socket, settings.containerd, settings.health) == ("/q.sock", "/d.sock", "")
 
@@ -169,6 +171,16 @@ def test_a_check_takes_a_value_or_says_what_is_wanted(key: str, value: Any) -> N
     assert told
 
 
-def test_a_run_folder_too_deep_for_a_socket_is_refused(write: Callable[..., Path]) -> None:
-    with pytest.raises(Refused, match=r"run: wanted .* podthaw.sock .* at most 107 bytes"):
-        load_settings(write(ours(f'run = "/{"r" * 200}"')))
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("/" + "r" * 200, r"wanted .* podthaw.sock .* at most 107 bytes"),
+        ("run", "wanted an absolute path"),
+    ],
+)
+def test_a_run_folder_that_cannot_be_used_is_refused(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, value: str, told: str
+) -> None:
+    monkeypatch.setenv("PODTHAW_RUN", value)
+    with pytest.raises(Refused, match=f"PODTHAW_RUN: {told}"):
+        load_settings(write(ours("")))

@@ -36,11 +36,16 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
+@pytest.fixture(autouse=True)
+def _run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PODTHAW_RUN", str(tmp_path / "run"))
+
+
 def config(folder: Path, more: str = "") -> Path:
     path = folder / "config.toml"
     path.write_text(
         f'version = 3\n[grpc]\naddress = "{folder}/containerd.sock"\n'
-        f'[plugins."dev.podthaw.v1"]\nrun = "{folder}/run"\nstate = "{folder}/state"\n'
+        f'[plugins."dev.podthaw.v1"]\nstate = "{folder}/state"\n'
         f'runtime = "/bin/true"\n{more}\n'
     )
     return path
