@@ -59,7 +59,7 @@ class Daemon:
         """
         settings = self._settings
         check_containerd_socket(Path(settings.containerd))
-        _make_private(settings.run)
+        make_private(settings.run)
         self._lock = lock(settings.run / "proxy.lock")
         link_runtime(settings)
         self._listener = systemd.inherited_listener(self._environment)
@@ -201,28 +201,46 @@ def check_containerd_socket(path: Path) -> None:
         raise Refused(f"containerd's socket {path}: wanted a unix socket, found {kind}")
 
 
-def _make_private(path: Path) -> None:
+def make_private(path: Path) -> None:
+    """Make the run directory; one that is there must be ours, and nobody else's to write to.
+
+    Whoever could write there could have root run a program of theirs as the OCI runtime.
+
+    Raises:
+        Refused: it cannot be made, or belongs to somebody else.
+    """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
     except OSError as error:
         raise Refused(f"{path} cannot be made: {error.strerror}") from None
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise Refused(
+            f"the run directory {path} belongs to user {status.st_uid} with mode "
+            f"{stat.S_IMODE(status.st_mode):04o}: wanted user {os.geteuid()} and mode 0700"
+        )
 
 
 def lock(path: Path) -> int:
     """Holds the node's only daemon; the descriptor must stay open.
 
     Raises:
-        Refused: another daemon runs.
+        Refused: another daemon runs, or the file cannot be made.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise Refused(f"{path} cannot be made: {error.strerror}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         other = os.read(descriptor, 20).decode(errors="replace").strip()
         os.close(descriptor)
         raise Refused(f"podthaw proxy runs already, as process {other or '?'}") from None
-    os.truncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+    with suppress(OSError):  # it only helps the message above, and the disk may be full
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
     return descriptor
 
 
@@ -230,12 +248,16 @@ def link_runtime(settings: Settings) -> None:
     """Points ``<run>/runtime`` at the OCI runtime, for the shim.
 
     Raises:
-        Refused: there is no such program.
+        Refused: there is no such program, or the link cannot be made.
     """
     found = shutil.which(settings.runtime)
     if found is None:
         raise Refused(f'runtime: wanted an OCI runtime, found no program "{settings.runtime}"')
     fresh = settings.run / f".runtime.{os.getpid()}"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(found)
-    fresh.replace(settings.run / "runtime")
+    link = settings.run / "runtime"
+    try:
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(found)
+        fresh.replace(link)
+    except OSError as error:
+        raise Refused(f"{link} cannot be made: {error.strerror}") from None

@@ -20,7 +20,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from cri.daemon import check_containerd_socket
+from cri.config import Settings
+from cri.daemon import check_containerd_socket, link_runtime, lock, make_private
 from cri.proto import cri_pb2 as pb
 from shim.errors import Refused
 from tests.unit.cri.fake_cri import RUNTIME, FakeCri, channel, listen, run
@@ -256,3 +257,35 @@ def test_its_log_is_json_when_asked(tmp_path: Path) -> None:
         assert second["files"] == [str(path)]
 
     run(test())
+
+
+def test_a_run_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
+    """They could put their own program in place of the OCI runtime."""
+    make_private(tmp_path / "new/run")
+    assert (tmp_path / "new/run").stat().st_mode & 0o777 == 0o700
+    make_private(tmp_path / "new/run")
+    for mode in (0o777, 0o1777, 0o770):
+        (tmp_path / "new/run").chmod(mode)
+        with pytest.raises(Refused, match=f"user 0 with mode {mode:04o}: wanted user 0 and mode"):
+            make_private(tmp_path / "new/run")
+    (tmp_path / "new/run").chmod(0o755)
+    make_private(tmp_path / "new/run")
+    os.chown(tmp_path / "new/run", 1000, 1000)
+    with pytest.raises(Refused, match="belongs to user 1000"):
+        make_private(tmp_path / "new/run")
+    (tmp_path / "file").touch()
+    with pytest.raises(Refused, match="cannot be made: File exists"):
+        make_private(tmp_path / "file")
+
+
+def test_what_stands_in_the_way_of_lock_and_link_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "proxy.lock").mkdir()
+    with pytest.raises(Refused, match=r"proxy\.lock cannot be made: Is a directory"):
+        lock(tmp_path / "proxy.lock")
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with pytest.raises(Refused, match="Too many levels of symbolic links"):
+        lock(tmp_path / "link")
+    (tmp_path / "runtime").mkdir()
+    settings = Settings(containerd="/c", run=tmp_path, runtime="/bin/true")
+    with pytest.raises(Refused, match="runtime cannot be made: Is a directory"):
+        link_runtime(settings)
