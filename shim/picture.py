@@ -74,6 +74,8 @@ class Task:
     """(kind, inode) of each namespace."""
     mappings: tuple[str, ...] = ()
     """Names of the mappings that need a closer look, e.g. ``/SYSV00000000``, ``[uprobes]``."""
+    shared_code: str = ""
+    """Name of the first executable mapping, if that is shared and not writable."""
     descriptors: tuple[Descriptor, ...] = ()
 
     def __str__(self) -> str:

@@ -184,6 +184,15 @@ def _processes(picture: Picture) -> Iterator[Finding]:
                 why=f"process {task.tracer} traces it (debugger or strace), and only one can",
                 remedy="detach the tracer",
             )
+        if task.shared_code:
+            yield Finding(
+                check="shared-code",
+                severity="fail",
+                what=f"{task}, mapping {task.shared_code}",
+                why="its first executable memory is shared, and CRIU cannot start there",
+                remedy="switch the just-in-time compiler's shared buffer off "
+                "(PHP: opcache.jit_buffer_size=0)",
+            )
         for name in task.mappings:
             if name.startswith("/SYSV") and node_ipc:
                 yield Finding(

@@ -109,6 +109,21 @@ def parse_maps(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def shared_code(text: str) -> str:
+    """The name of the first executable mapping in /proc/PID/maps, if it is shared and not writable.
+
+    CRIU writes its own code over the beginning of the first one of at least a page
+    (criu/parasite-syscall.c, get_exec_start), and the kernel lets nobody write where there is no
+    private copy to be made and no permission (ptrace(2)).
+    """
+    for line in text.splitlines():
+        parts = line.split(maxsplit=5)
+        if len(parts) >= 5 and parts[1][2:3] == "x":
+            shared = parts[1][3:4] == "s" and parts[1][1] != "w"
+            return (parts[5] if len(parts) == 6 else "anonymous") if shared else ""
+    return ""
+
+
 def processes(cgroup: Path) -> set[int]:
     """Every process in a control group and the groups below it."""
     found: set[int] = set()
@@ -172,6 +187,7 @@ def _task(
     pid: int, status: Status, proc: Path, describe: Callable[[int, int], Socket | None]
 ) -> Task:
     folder = proc / str(pid)
+    maps = _text(folder / "maps")
     return Task(
         pid=pid,
         inner=status.inner,
@@ -183,7 +199,8 @@ def _task(
         resident=status.resident,
         dumpable=status.dumpable,
         namespaces=tuple(_namespaces(folder)),
-        mappings=parse_maps(_text(folder / "maps")),
+        mappings=parse_maps(maps),
+        shared_code=shared_code(maps),
         descriptors=tuple(_descriptors(pid, folder, describe)),
     )
 

@@ -54,6 +54,7 @@ def test_nothing_stands_in_the_way() -> None:
     [
         ({"tracer": 9}, "traced", "fail"),
         ({"mappings": ("[uprobes]",)}, "uprobes", "fail"),
+        ({"shared_code": "/dev/zero (deleted)"}, "shared-code", "fail"),
         ({"mappings": ("/anon_hugepage (deleted)",)}, "hugetlb", "warn"),
     ],
 )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,6 +88,21 @@ def test_maps() -> None:
         "/anon_hugepage (deleted)",
         "[uprobes]",
     )
+
+
+@pytest.mark.parametrize(
+    ("first", "name"),
+    [
+        ("100000-200000 r-xs 00000000 00:01 5928 /dev/zero (deleted)", "/dev/zero (deleted)"),
+        ("100000-200000 --xs 00000000 00:01 5928", "anonymous"),
+        ("100000-200000 rwxs 00000000 00:01 5928 /dev/zero (deleted)", ""),
+        ("100000-200000 rw-s 00000000 00:01 5928 /dev/zero (deleted)", ""),
+        ("100000-200000 r-xp 00000000 fe:00 1 /usr/bin/y", ""),
+    ],
+)
+def test_shared_code_matters_where_it_comes_first(first: str, name: str) -> None:
+    assert procfs.shared_code(f"{first}\n{MAPS}") == name
+    assert procfs.shared_code(f"{MAPS}{first}\n") == ""
 
 
 def test_a_real_watch_is_found_as_the_kernel_tells_it(tmp_path: Path) -> None:
