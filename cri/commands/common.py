@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from cri import output
@@ -12,6 +14,8 @@ from cri.config import Settings, load_settings
 from cri.quarantine import Quarantine
 from cri.store import Found, Snapshot, Store
 from cri.store.refs import check_namespace
+from shim.errors import Unfit
+from shim.plan import plans_dir
 
 Subparsers = Any  # argparse keeps the type of what add_subparsers returns private
 
@@ -103,3 +107,19 @@ def summary(one: Snapshot, quarantine: Quarantine) -> dict[str, object]:
         "quarantined": held and {**asdict(held), "time": output.rfc3339(held.time)},
         "problem": one.problem or None,
     }
+
+
+def plan_ids(run: Path) -> list[str]:
+    """Names of the directories of all plans on this node.
+
+    Unfit when they cannot be read, say by somebody who is not root: that is not the same as none.
+    """
+    place = plans_dir(run)
+    try:
+        return sorted(one.name for one in place.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Unfit(
+            f"{place} cannot be read by user {os.geteuid()}: {error.strerror}"
+        ) from error

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from typing import TypeVar
 
 from cri import output
-from cri.commands.common import Subparsers, new_command, open_store, settings
+from cri.commands.common import Subparsers, new_command, open_store, plan_ids, settings
 from cri.store import Policy, Removal
 from cri.units import human_size, parse_duration, parse_size
 from shim.errors import PodthawError
-from shim.plan import plans_dir
 
 _Number = TypeVar("_Number", int, float)
 
@@ -57,11 +56,7 @@ def add(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collect and report; exit status 1 when something could not be removed."""
-    plans = plans_dir(settings(args).run)
-    try:
-        living = [one.name for one in plans.iterdir()]
-    except FileNotFoundError:
-        living = []
+    living = plan_ids(settings(args).run)
     store = open_store(args)
     if not store.exists() and args.output == "table":
         if not args.quiet:

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict
 
 from cri import output
-from cri.commands.common import Subparsers, add_namespace, new_command, settings
+from cri.commands.common import Subparsers, add_namespace, new_command, plan_ids, settings
 from cri.records import Record, Records
 from cri.store.refs import check_namespace, shown
 from cri.units import human_duration
@@ -39,9 +39,11 @@ def add(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print it."""
     namespace, pod = _wanted(args)
+    place = settings(args).run
+    plan_ids(place)  # tells when they cannot be read
     records = [
         record
-        for record in Records(settings(args).run).all()
+        for record in Records(place).all()
         if namespace in (None, record.decision.namespace) and pod in (None, record.decision.pod)
     ]
     if pod is not None and not records:

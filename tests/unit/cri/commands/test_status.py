@@ -163,3 +163,16 @@ def test_a_long_reason_is_cut_unless_asked_for(podthaw: Podthaw, records: Record
     decide(records, ONE, "web-0", choice="cold", reason="r" * 100)
     assert "   " + "r" * 59 + "…\n" in podthaw("status")[1]
     assert "   " + "r" * 100 + "\n" in podthaw("status", "--no-trunc")[1]
+
+
+@pytest.mark.parametrize("command", ["status", "gc"])
+def test_records_that_cannot_be_read_are_not_the_same_as_none(
+    podthaw: Podthaw, records: Records, command: str
+) -> None:
+    """As for somebody who is not root; here a file stands where the folder belongs."""
+    records.run.mkdir()
+    (records.run / "plans").write_text("")
+    status, out, err = podthaw(command)
+    assert (status, out) == (1, "")
+    assert "plans cannot be read by user" in err
+    assert "Not a directory" in err
