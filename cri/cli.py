@@ -21,7 +21,9 @@ from cri.output import note, printable
 from cri.version import VERSION
 from shim.errors import PodthawError
 
-DEFAULT_CONFIG = "/etc/containerd/config.toml"
+DEFAULT_CONFIG = Path("/etc/containerd/config.toml")
+SETTINGS_OF_1_7 = Path("/etc/podthaw/containerd.toml")
+"""With containerd 1.7, whose own configuration takes no table of ours (deploy/dropin.py)."""
 CONFIG_VARIABLE = "PODTHAW_CONFIG"
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -89,7 +91,7 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
         type=Path,
         default=None,
         help=f"containerd's configuration file, which holds Podthaw's settings too "
-        f"(default: ${CONFIG_VARIABLE}, or {DEFAULT_CONFIG})",
+        f"(default: ${CONFIG_VARIABLE}, or {SETTINGS_OF_1_7} if it is there, or {DEFAULT_CONFIG})",
     )
     parser.add_argument(
         "-D", "--debug", action="store_true", help="on an error show where it comes from"
@@ -125,7 +127,10 @@ def config_path(args: argparse.Namespace) -> Path:
     """The configuration file asked for: option, environment, default."""
     if args.config is not None:
         return Path(args.config)
-    return Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    return SETTINGS_OF_1_7 if SETTINGS_OF_1_7.exists() else DEFAULT_CONFIG
 
 
 def run(arguments: list[str]) -> int:

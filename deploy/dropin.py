@@ -8,7 +8,8 @@ The file goes to /etc/containerd/conf.d/50-podthaw.toml, and what that does diff
                      a drop-in's table replace the whole table of that plugin, so that a drop-in
                      with one runtime takes runc and the sandbox image away. There the drop-in is
                      made of the whole effective CRI table with Podthaw's runtimes added; Podthaw's
-                     own settings stay in PODTHAW-CONFIG alone.
+                     own settings go to /etc/podthaw/containerd.toml, which imports containerd's
+                     configuration and which `podthaw` reads if it is there.
 
 Either way ``containerd config dump`` must show afterwards every runtime that it showed before and
 the new ones, or the former state comes back and the command fails. containerd itself is not
@@ -28,6 +29,9 @@ from pathlib import Path
 from typing import Any
 
 DROP_IN = "/etc/containerd/conf.d/50-podthaw.toml"
+MAIN = "/etc/containerd/config.toml"
+SETTINGS = "/etc/podthaw/containerd.toml"
+SETTINGS_TABLE = "dev.podthaw.v1"
 CRI = "io.containerd.cri.v1.runtime"
 CRI_OF_1_7 = "io.containerd.grpc.v1.cri"
 
@@ -38,28 +42,49 @@ class Failure(Exception):
     """containerd's configuration cannot take the drop-in; the text says why."""
 
 
-def install(config: Path, target: Path, containerd: str) -> None:
-    """Write the drop-in, see what containerd makes of it, and take it back if that is wrong."""
+def install(config: Path, target: Path, settings: Path, containerd: str) -> None:
+    """Write the files, see what containerd makes of them, and take them back if that is wrong."""
     wanted = tomllib.loads(config.read_text())
     if not runtimes(wanted):
         raise Failure(f"{config} declares no runtime of containerd's CRI plugin")
-    previous = target.read_bytes() if target.exists() else None
+    previous = {path: path.read_text() if path.exists() else None for path in (target, settings)}
     target.unlink(missing_ok=True)  # the configuration that counts is the one without it
     try:
         before = dump(containerd)
-        target.parent.mkdir(parents=True, exist_ok=True)
         write(target, drop_in(config.read_text(), wanted, before))
         check(before, dump(containerd), runtimes(wanted), target)
+        if is_1_7(before):
+            write(settings, settings_file(wanted))
+        else:
+            settings.unlink(missing_ok=True)  # of a containerd that was 1.7
     except BaseException:
-        target.unlink(missing_ok=True)
-        if previous is not None:
-            write(target, previous.decode())
+        for path, text in previous.items():
+            if text is None:
+                path.unlink(missing_ok=True)
+            else:
+                write(path, text)
         raise
+
+
+def is_1_7(effective: Table) -> bool:
+    """Whether a containerd with this effective configuration is older than 2.0."""
+    return bool(effective.get("version", 1) <= 2)
+
+
+def settings_file(wanted: Table) -> str:
+    """Podthaw's own settings, in a file beside containerd's configuration."""
+    note = (
+        f"# Written by {Path(__file__).name}: containerd 1.7 bears no table of Podthaw's in its\n"
+    )
+    note += "# own configuration. Times, limits and paths may be changed here.\n"
+    table = wanted.get("plugins", {}).get(SETTINGS_TABLE, {})
+    body = toml({"version": 2, "imports": [MAIN], "plugins": {SETTINGS_TABLE: table}})
+    return note + "\n".join(body) + "\n"
 
 
 def drop_in(text: str, wanted: Table, effective: Table) -> str:
     """What the drop-in must contain for the containerd with this effective configuration."""
-    if effective.get("version", 1) > 2:
+    if not is_1_7(effective):
         return text
     cri = effective["plugins"][CRI_OF_1_7]
     containerd = dict(cri["containerd"])
@@ -83,7 +108,7 @@ def check(before: Table, after: Table, added: Table, target: Path) -> None:
     if not lost and missing == sorted(added):
         raise Failure(
             f"containerd does not read {target}: add "
-            f'imports = ["{target.parent}/*.toml"] to the top of /etc/containerd/config.toml'
+            f'imports = ["{target.parent}/*.toml"] to the top of {MAIN}'
         )
     if lost or missing:
         names = ", ".join(lost + missing)
@@ -143,7 +168,8 @@ def quoted(text: str) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file as a whole."""
+    """Replace a file as a whole; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.new")
     partial.write_text(text)
     os.replace(partial, path)  # noqa: PTH105 - the name of what happens
@@ -153,14 +179,21 @@ def main() -> int:
     """Read the command line and install."""
     parser = argparse.ArgumentParser(description="give containerd Podthaw's runtimes")
     parser.add_argument("config", type=Path, metavar="PODTHAW-CONFIG")
-    parser.add_argument("--target", type=Path, default=Path(DROP_IN))
+    parser.add_argument(
+        "--target", type=Path, default=Path(DROP_IN), help="the drop-in (%(default)s)"
+    )
+    parser.add_argument(
+        "--settings", type=Path, default=Path(SETTINGS), help="for containerd 1.7 (%(default)s)"
+    )
     parser.add_argument("--containerd", default="containerd", help="the program to ask")
     options = parser.parse_args()
     try:
-        install(options.config, options.target, options.containerd)
+        install(options.config, options.target, options.settings, options.containerd)
     except (OSError, tomllib.TOMLDecodeError, Failure) as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 1
+    if options.settings.exists():
+        print(f"Podthaw's settings are in {options.settings}")
     print(f"{options.target} is in place; restart containerd to use it")
     return 0
 

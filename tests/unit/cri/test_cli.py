@@ -156,10 +156,15 @@ def test_chosen_command(arguments: list[str], chosen: str | None) -> None:
     assert cli.chosen_command(arguments) == chosen
 
 
-def test_config_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parse = cli.build_parser("list").parse_args
     monkeypatch.delenv("PODTHAW_CONFIG", raising=False)
+    own = tmp_path / "containerd.toml"
+    assert Path("/etc/podthaw/containerd.toml") == cli.SETTINGS_OF_1_7
+    monkeypatch.setattr(cli, "SETTINGS_OF_1_7", own)
     assert cli.config_path(parse(["list"])) == Path("/etc/containerd/config.toml")
+    own.touch()
+    assert cli.config_path(parse(["list"])) == own
     monkeypatch.setenv("PODTHAW_CONFIG", "/from/environment")
     assert cli.config_path(parse(["list"])) == Path("/from/environment")
     assert cli.config_path(parse(["--config", "/given", "list"])) == Path("/given")

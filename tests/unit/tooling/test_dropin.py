@@ -76,20 +76,42 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    return tmp_path / "podthaw/containerd.toml"
+
+
+@pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "podthaw.toml"
     path.write_text(WANTED)
     return path
 
 
-def test_the_drop_in_is_written(tmp_path: Path, config: Path, target: Path) -> None:
+def test_the_drop_in_is_written(tmp_path: Path, config: Path, target: Path, settings: Path) -> None:
+    settings.parent.mkdir()
+    settings.write_text("of a containerd that was 1.7")
     program = containerd(tmp_path, f"{dump('runc')}\n[ ! -e $D ] || tail -n +2 $D")
-    dropin.install(config, target, program)
+    dropin.install(config, target, settings, program)
     assert target.read_text() == WANTED
+    assert not settings.exists()
+
+
+def test_containerd_1_7_gets_a_drop_in_and_podthaw_a_file_of_its_own(
+    tmp_path: Path, config: Path, target: Path, settings: Path
+) -> None:
+    table = f'plugins."{dropin.CRI_OF_1_7}".containerd.runtimes.runc'
+    program = containerd(tmp_path, f"[ -e $D ] && exec cat $D\necho version = 2 '\n[{table}]'")
+    dropin.install(config, target, settings, program)
+    assert set(dropin.runtimes(tomllib.loads(target.read_text()))) == {"runc", "podthaw"}
+    assert tomllib.loads(settings.read_text()) == {
+        "version": 2,
+        "imports": ["/etc/containerd/config.toml"],
+        "plugins": {"dev.podthaw.v1": {"store": "/var/lib/podthaw"}},
+    }
 
 
 @pytest.mark.parametrize(
-    ("script", "message"),
+    "trouble",
     [
         (dump("runc"), "does not read"),
         (f"if [ -e $D ]; then {dump('podthaw')}\nelse {dump('runc')}\nfi", "no runtime runc"),
@@ -97,18 +119,20 @@ def test_the_drop_in_is_written(tmp_path: Path, config: Path, target: Path) -> N
     ],
 )
 def test_what_containerd_does_not_take_is_undone(
-    tmp_path: Path, config: Path, target: Path, script: str, message: str
+    tmp_path: Path, config: Path, target: Path, settings: Path, trouble: tuple[str, str]
 ) -> None:
-    target.parent.mkdir()
-    target.write_text("the former one")
+    script, message = trouble
+    for path in (target, settings):
+        path.parent.mkdir()
+        path.write_text("the former one")
     with pytest.raises(dropin.Failure, match=message):
-        dropin.install(config, target, containerd(tmp_path, script))
-    assert target.read_text() == "the former one"
+        dropin.install(config, target, settings, containerd(tmp_path, script))
+    assert target.read_text() == settings.read_text() == "the former one"
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
-def test_a_config_without_runtimes_is_refused(tmp_path: Path, target: Path) -> None:
+def test_a_config_without_runtimes_is_refused(tmp_path: Path, target: Path, settings: Path) -> None:
     config = tmp_path / "podthaw.toml"
     config.write_text("version = 3\n")
     with pytest.raises(dropin.Failure, match="declares no runtime"):
-        dropin.install(config, target, "/nonexistent")
+        dropin.install(config, target, settings, "/nonexistent")
