@@ -68,6 +68,7 @@ class Container:
     tty: bool = False
     stdin: bool = False
     mounts: Sequence[Mapping[str, Any]] = ()
+    devices: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +168,7 @@ class Running:
             "working_dir": "/",
             "envs": [{"key": key, "value": value} for key, value in env.items()],
             "mounts": [*mounts, *({**mount} for mount in container.mounts)],
+            "devices": [{**device} for device in container.devices],
             "labels": {**self._labels(), "io.kubernetes.container.name": container.name},
             "annotations": {
                 "io.kubernetes.container.hash": "5a3b",

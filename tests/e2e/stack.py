@@ -42,7 +42,7 @@ class Footprint:
 
 
 FOOTPRINT = r"""
-import json, os, subprocess, sys
+import json, os, re, subprocess, sys
 from pathlib import Path
 run, store, cgroup = sys.argv[1:]
 def names(pid):
@@ -74,6 +74,7 @@ rules = ""
 for command in (["iptables-save"], ["nft", "list", "ruleset"]):
     try:
         out = subprocess.run(command, capture_output=True, text=True).stdout
+        out = re.sub(r"\[\d+:\d+\]|packets \d+ bytes \d+", "", out)
         rules += "\n".join(l for l in out.splitlines() if not l.startswith("#"))
     except OSError:
         pass
