@@ -30,6 +30,13 @@ log = logging.getLogger("podthaw.restore")
 
 _MARK = wishes.PREFIX.encode()
 
+PATIENCE = 60.0
+"""Seconds for a decision where the call has no deadline: a shared store may not answer at all,
+and then an ordinary start is better than none."""
+
+SHARE = 0.5
+"""Of the time that the caller grants; the rest is for containerd to create the container."""
+
 
 class Creation:
     """The hook of CreateContainer."""
@@ -68,15 +75,22 @@ class Creation:
         began = time.monotonic()
         decision = _decision(new_id(), request, reading)
         problem: PodthawError
+        remaining = call.remaining()
+        patience = PATIENCE if remaining is None else min(PATIENCE, remaining * SHARE)
         try:
-            decision = replace(decision, digest=await self._resolve(request, reading))
-            ask = await self._ask(request, reading)
-            ready = await self._prepare(decision, ask)
+            async with asyncio.timeout(patience):
+                decision = replace(decision, digest=await self._resolve(request, reading))
+                ask = await self._ask(request, reading)
+                ready = await self._prepare(decision, ask)
         except NotMeantError as error:
             log.debug("container %s starts cold: %s", decision.container, error)
             return await call.forward()
         except PodthawError as error:
             problem = error
+        except TimeoutError:
+            # What hangs clears its own plan away when it ends at last.
+            decision = replace(decision, id=new_id())
+            problem = Unfit(f"the snapshot could not be read and checked within {patience:.3g} s")
         except RpcError as error:
             problem = Unfit(f"containerd did not answer a question about the pod: {error.message}")
         except Exception as error:

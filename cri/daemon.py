@@ -12,6 +12,7 @@ import socket
 import stat
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from cri.store import Store
 from shim.errors import Refused
 
 log = logging.getLogger("podthaw.daemon")
+
+_THREADS = 32
 
 _PROBE = 2.0
 """Seconds within which containerd must answer to be called ready."""
@@ -71,6 +74,8 @@ class Daemon:
         assert self._listener is not None  # noqa: S101  # prepare() was called
         settings = self._settings
         loop = asyncio.get_running_loop()
+        # Threads that hang on a file system that is gone must not use up what others need.
+        loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
@@ -84,7 +89,7 @@ class Daemon:
         health = Health(
             {
                 "containerd": lambda: containerd_problem(client),
-                "store": lambda: store_problem(settings.store),
+                "store": StoreProbe(settings.store).problem,
             }
         )
         await relay.serve(self._listener)
@@ -166,21 +171,29 @@ async def containerd_problem(client: RuntimeClient) -> str:
     return ""
 
 
-async def store_problem(store: Path) -> str:
-    """Why snapshots cannot be read, or an empty text. A store that is not there yet is empty."""
-    try:
-        async with asyncio.timeout(_PROBE):
-            await asyncio.to_thread(_list_store, store)
-    except TimeoutError:
-        return f"{store}: no answer within {_PROBE:g} s"
-    except OSError as error:
-        return f"{store}: {error.strerror}"
-    return ""
+class StoreProbe:
+    """Looks whether the store answers, in one thread however often it is asked."""
 
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._looking: asyncio.Future[None] | None = None
 
-def _list_store(store: Path) -> None:
-    with suppress(FileNotFoundError), os.scandir(store) as entries:
-        next(entries, None)
+    async def problem(self) -> str:
+        """Why snapshots cannot be read, or an empty text. A store that is not there is empty."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(asyncio.to_thread(self._list))
+        try:
+            async with asyncio.timeout(_PROBE):
+                await asyncio.shield(self._looking)
+        except TimeoutError:
+            return f"{self._store}: no answer within {_PROBE:g} s"
+        except OSError as error:
+            return f"{self._store}: {error.strerror}"
+        return ""
+
+    def _list(self) -> None:
+        with suppress(FileNotFoundError), os.scandir(self._store) as entries:
+            next(entries, None)
 
 
 def check_containerd_socket(path: Path) -> None:

@@ -28,6 +28,7 @@ log = logging.getLogger("podthaw.restore")
 _GRACE = 120.0  # seconds for which a record may be there before its sandbox shows
 _STRAY = 3600.0  # seconds after which a plan that was never finished is cleared away
 _POLL = 1.0  # seconds
+TIDY = 10.0  # seconds that a call waits for tidying up; a shared store may hang
 _KEPT_RUNS = 5  # restored runs of one container that are remembered
 
 
@@ -179,9 +180,14 @@ class Keeper:
     # Threads and tasks
 
     async def quietly(self, work: Callable[..., None], *arguments: object) -> None:
-        """Tidy up in a thread: what goes wrong with it must not fail a call."""
+        """Tidy up in a thread: what goes wrong with it, or hangs, must not fail a call."""
+        task = self.spawn(asyncio.to_thread(work, *arguments))
         try:
-            await asyncio.to_thread(work, *arguments)
+            async with asyncio.timeout(TIDY):
+                await asyncio.shield(task)
+        except TimeoutError as error:
+            reason = error.strerror or f"it takes more than {TIDY:g} s"
+            log.warning("tidying up is not waited for: %s", reason)
         except (OSError, PodthawError) as error:
             log.warning("tidying up failed: %s", error)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,23 @@ class TestColdStart:
     def test_a_snapshot_with_gpu_state(self, node: Node) -> None:
         node.snapshot(gpu=[{"uuid": "GPU-1"}])
         self.is_cold(node, node.create(SMALL), "holds GPU state")
+
+    def test_a_store_that_does_not_answer(
+        self, node: Node, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As one on a network that is gone: the container starts before kubelet gives up."""
+        monkeypatch.setattr("cri.creation.PATIENCE", 0.2)
+        gone = threading.Event()
+        for place in ("resolve", "prepare"):
+            digest = node.snapshot()
+            with monkeypatch.context() as patch:
+                patch.setattr(node.interceptor._decider, place, lambda *_: gone.wait(5))
+                timer = threading.Timer(1.0, gone.set)  # so that the thread ends with the test
+                timer.start()
+                self.is_cold(node, node.create(SMALL), "not be read and checked within 0.2 s")
+                timer.join()
+            gone.clear()
+            assert node.pins(digest) == []
 
     def test_an_unexpected_failure(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         node.snapshot()

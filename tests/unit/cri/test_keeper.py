@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +258,30 @@ class TestRestarts:
             request = pb.RemoveContainerRequest(container_id=node.container_id)
             node.serve(FakeCall("RemoveContainer", request.SerializeToString(), b""))
         assert len(node.records.all()) == 5
+
+
+def test_tidying_up_that_hangs_is_not_waited_for(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or the containers of a pod could not be removed while a shared store is gone."""
+    monkeypatch.setattr("cri.keeper.TIDY", 0.1)
+    gone = threading.Event()
+
+    async def test() -> None:
+        keeper = node.interceptor._keeper
+
+        def hangs() -> None:
+            gone.wait(5)
+
+        await keeper.quietly(hangs)
+        assert "not waited for: it takes more than 0.1 s" in caplog.text
+        gone.set()
+        await keeper.settle()
+
+        def times_out() -> None:
+            raise TimeoutError(110, "Connection timed out")
+
+        await keeper.quietly(times_out)
+        assert "not waited for: Connection timed out" in caplog.text
+
+    run(test())
