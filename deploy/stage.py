@@ -3,9 +3,11 @@
 
     DEST/bin/podthaw            the node daemon and command line
     DEST/bin/podthaw-runc       the OCI runtime that containerd calls
-    DEST/lib/                   shim, cri and their locked dependencies
+    DEST/bin/podthaw-nvidia-runtime  the same for containers with a GPU
     DEST/bin/podthaw-dropin     gives containerd Podthaw's runtimes
+    DEST/lib/                   shim, cri and their locked dependencies
     DEST/config/containerd.toml Podthaw's settings and containerd's drop-in
+    DEST/config/nvidia-container-runtime/  what podthaw-nvidia-runtime tells NVIDIA's
 
 The tree must be copied to the prefix that it was made for (``--prefix``, /opt/podthaw): the
 launchers name it, since looking for it would cost time at every container start. It fits the one
@@ -65,7 +67,11 @@ def stage(destination: Path, python: str, *, prefix: str, cache: Path | None) ->
         shutil.copytree(REPOSITORY / package, library / package, ignore=skip)
     write_launcher(destination / "bin/podthaw", COMMAND_LAUNCHER.format(prefix=prefix))
     write_launcher(destination / "bin/podthaw-runc", RUNTIME_LAUNCHER.format(prefix=prefix))
-    shutil.copy2(REPOSITORY / "deploy/dropin.py", destination / "bin/podthaw-dropin")
+    for script, name in (
+        ("dropin", "podthaw-dropin"),
+        ("nvidia_runtime", "podthaw-nvidia-runtime"),
+    ):
+        shutil.copy2(REPOSITORY / f"deploy/{script}.py", destination / "bin" / name)
     shutil.copytree(REPOSITORY / "config", destination / "config")
 
 
@@ -78,8 +84,7 @@ def write_launcher(path: Path, text: str) -> None:
 
 def cached_dependencies(cache: Path, python: str) -> Path:
     """The installed dependencies, kept by what they are made of."""
-    digest = hashlib.sha256(LOCK.read_bytes() + python.encode()).hexdigest()[:12]
-    final = cache / f"dependencies-{python}-{platform.machine()}-{digest}"
+    final = cached_dependencies_folder(cache, python)
     if not final.exists():
         partial = cache / f".partial-{final.name}-{os.getpid()}"
         install_dependencies(partial, python)
@@ -88,6 +93,12 @@ def cached_dependencies(cache: Path, python: str) -> Path:
         except OSError:  # someone else was quicker
             shutil.rmtree(partial)
     return final
+
+
+def cached_dependencies_folder(cache: Path, python: str) -> Path:
+    """Where they are kept."""
+    digest = hashlib.sha256(LOCK.read_bytes() + python.encode()).hexdigest()[:12]
+    return cache / f"dependencies-{python}-{platform.machine()}-{digest}"
 
 
 def install_dependencies(target: Path, python: str) -> None:
