@@ -104,7 +104,10 @@ def _capture(stack: Stack, case: Case, row: Row, first: Live, name: str) -> bool
     findings = json.loads(checked.stdout)["findings"]
     row.findings += ["{severity}: {what}: {why}; {remedy}".format(**one) for one in findings]
     begin = time.monotonic()
-    captured = stack.capture(first.running, name, check=False)
+    with first.traffic(case.busy) as counts:
+        captured = stack.capture(first.running, name, check=False)
+    if counts:
+        say(f"  requests meanwhile: {counts}")
     row.times["capture"] = time.monotonic() - begin
     if case.refused:
         equal("refusal", {one["check"] for one in findings}, {case.refused})

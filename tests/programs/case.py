@@ -39,6 +39,8 @@ class Case:
     """Default: it has answered ``ask``."""
     warm: Callable[[Live], object] = nothing
     env: Mapping[str, str] = field(default_factory=dict)
+    busy: str = ""
+    """A path that is asked for all the time during the capture; its answers change nothing."""
     end: int | None = 0
     """Exit code after SIGTERM; None: whatever the original's is."""
     after: Callable[[Live], object] = nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.programs.case import EVERYWHERE, Case, equal, file
+from tests.programs.case import EVERYWHERE, RUNTIME_DEFAULT, Case, equal, file
 from tests.programs.live import Live
 
 # -- Redis -------------------------------------------------------------------------------------
@@ -107,5 +107,18 @@ CASES = (
         command=["python3", file("wal.py"), "/volume/data.db"],
         end=3,
         cold="a file that was open at the capture is missing: /volume/data.db",
+    ),
+    Case(
+        name="mariadb",
+        command=["sh", file("mariadb.sh")],
+        security=RUNTIME_DEFAULT,
+        ready=lambda live: live.sh(
+            "mariadb -e 'create database if not exists test; "
+            "create table if not exists test.t (n int); select 1'"
+        ),
+        ask=lambda live: live.sh(
+            "mariadb -N test -e 'insert into t select count(*) from t; select count(*) from t'"
+        ),
+        users=True,
     ),
 )

@@ -15,16 +15,23 @@ from tests.node.node import Node
 FILES = Path(__file__).parent / "files"
 PROGRAMS = "podthaw.test/programs:1"
 PACKAGES = (
+    "apache2",
     "attr",
     "busybox-static",
     "dumb-init",
+    "erlang-base",
+    "erlang-inets",
     "gunicorn",
+    "haproxy",
     "iproute2",
+    "mariadb-server",
     "memcached",
     "nginx-light",
     "nodejs",
     "openjdk-21-jdk-headless",
+    "php-fpm",
     "postgresql",
+    "puma",
     "python3",
     "python3-uvloop",
     "redis-server",

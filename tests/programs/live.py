@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from typing import Any
 
 from tests.e2e import netns
@@ -39,6 +42,47 @@ class Live:
             if answer.status != 200:
                 raise Wrong(f"GET {path}: {answer.status} {body}")
             return body, dict(answer.headers)
+
+    @contextlib.contextmanager
+    def traffic(self, path: str, *, clients: int = 4) -> Iterator[list[int]]:
+        """Ask for a path all the time, over connections that stay open; Wrong if any request fails.
+
+        Without a path nothing is asked. The value is filled, at the end, with each client's
+        count of answers.
+        """
+        if not path:
+            yield []
+            return
+        pid, ip = self.running.pods.node.pid, self.running.ip
+        done = threading.Event()
+
+        def ask() -> int:
+            count = 0
+            with contextlib.closing(netns.Http(pid, ip, PORT, timeout=20)) as connection:
+                while not done.is_set():
+                    connection.request("GET", path)
+                    answer = connection.getresponse()
+                    answer.read()
+                    if answer.status != 200:
+                        raise Wrong(f"GET {path}: {answer.status}")
+                    count += 1
+                    time.sleep(0.002)
+            return count
+
+        counts: list[int] = []
+        with ThreadPoolExecutor(clients) as pool:
+            asking = [pool.submit(ask) for _ in range(clients)]
+            try:
+                time.sleep(0.2)
+                yield counts
+                time.sleep(0.2)
+            finally:
+                done.set()
+        for one in asking:
+            try:
+                counts.append(one.result())
+            except (OSError, HTTPException) as error:
+                raise Wrong(f"a request failed during the capture: {error!r}") from error
 
     def json(self, path: str = "/") -> Any:
         """The JSON of an HTTP answer."""

@@ -36,6 +36,17 @@ def _same_workers(live: Live) -> None:
         raise Wrong("the workers were started anew")
 
 
+def _static(live: Live) -> Any:
+    return live.get("/file")[0]
+
+
+def _apache_after(live: Live) -> None:
+    live.sh(f"echo changed > /srv/file; apache2 -f {file('apache.conf')} -k graceful")
+    live.wait("reload", lambda: live.get("/file")[0] == "changed\n", timeout=10)
+
+
+_BEHIND = "cd /srv; echo static > file; python3 -m http.server -b 127.0.0.1 8081 2> /dev/null &"
+_WAIT = "trap 'kill $!; wait $!; exit 3' TERM; wait $!"
 _NODE = ["node", file("node_server.js")]
 _GUNICORN = ["gunicorn", "-b", f"{EVERYWHERE}:8080", "--chdir", DIRECTORY]
 _UVICORN = ["uvicorn", "--host", EVERYWHERE, "--port", "8080", "--app-dir", DIRECTORY]
@@ -45,10 +56,11 @@ CASES = (
         name="nginx",
         command=["sh", "-c", f"echo static > /srv/file; exec nginx -c {file('nginx.conf')}"],
         ask=_nginx,
+        busy="/file",
         after=_nginx_after,
         users=True,
     ),
-    Case(name="node", command=_NODE, security=RUNTIME_DEFAULT, end=3),
+    Case(name="node", command=_NODE, security=RUNTIME_DEFAULT, busy="/ping", end=3),
     Case(
         name="node-io-uring",
         command=_NODE,
@@ -57,7 +69,7 @@ CASES = (
         refused="io-uring",
         end=3,
     ),
-    Case(name="go", command=[file("go_server")], end=3),
+    Case(name="go", command=[file("go_server")], busy="/ping", end=3),
     Case(
         name="go-mptcp",
         command=[file("go_server")],
@@ -72,12 +84,13 @@ CASES = (
         env={"GODEBUG": "multipathtcp=0"},
         end=3,
     ),
-    Case(name="java", command=["java", "-Xmx128m", file("Server.java")], end=143),
+    Case(name="java", command=["java", "-Xmx128m", file("Server.java")], busy="/ping", end=143),
     Case(
         name="gunicorn",
         command=[*_GUNICORN, "-w", "3", "web:wsgi"],
         warm=_warm,
         ask=_workers,
+        busy="/",
         after=_same_workers,
     ),
     Case(
@@ -95,6 +108,7 @@ CASES = (
         ],
         warm=_warm,
         ask=_workers,
+        busy="/",
         after=_same_workers,
         users=True,
     ),
@@ -104,7 +118,45 @@ CASES = (
         security=RUNTIME_DEFAULT,
         warm=_warm,
         ask=_workers,
+        busy="/",
         after=_same_workers,
         end=None,
     ),
+    Case(
+        name="apache",
+        command=[
+            "sh",
+            "-c",
+            f"echo static > /srv/file; exec apache2 -f {file('apache.conf')} -D FOREGROUND",
+        ],
+        ask=_static,
+        busy="/file",
+        after=_apache_after,
+        users=True,
+    ),
+    Case(
+        name="php-fpm",
+        command=["sh", file("php.sh")],
+        env={"PHP_OPTIONS": "-d opcache.jit_buffer_size=0"},
+        users=True,
+        end=3,
+    ),
+    Case(
+        name="php-fpm-jit", command=["sh", file("php.sh")], refused="shared-code", users=True, end=3
+    ),
+    Case(
+        name="haproxy",
+        command=["sh", "-c", f"{_BEHIND} haproxy -f {file('haproxy.cfg')} & {_WAIT}"],
+        ask=_static,
+        busy="/file",
+        users=True,
+        end=3,
+    ),
+    Case(
+        name="puma",
+        command=["puma", "-b", f"tcp://{EVERYWHERE}:8080", "-t", "4", file("config.ru")],
+        busy="/ping",
+        end=None,
+    ),
+    Case(name="erlang", command=["sh", file("erlang.sh")], ask=_static, busy="/file", end=None),
 )

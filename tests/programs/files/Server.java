@@ -47,6 +47,11 @@ public class Server {
             exchange.getResponseBody().write(text.getBytes());
             exchange.close();
         });
+        server.createContext("/ping", exchange -> {
+            exchange.sendResponseHeaders(200, 4);
+            exchange.getResponseBody().write("pong".getBytes());
+            exchange.close();
+        });
         Runtime.getRuntime().addShutdownHook(new Thread(() -> System.out.println("ending")));
         server.start();
         System.out.println("ready");

@@ -38,6 +38,7 @@ async function answer() {
 }
 
 const server = http.createServer(async (request, response) => {
+  if (request.url === "/ping") return response.end("pong");
   console.log(request.method, request.url);
   response.end(JSON.stringify(await answer()));
 });

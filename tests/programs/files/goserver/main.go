@@ -52,6 +52,7 @@ func main() {
 			"hits": hits.Add(1), "primes": primes(100000), "ticking": ticks.Load() > before,
 		})
 	})
+	http.HandleFunc("/ping", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "pong") })
 	fmt.Println("ready")
 	panic(http.ListenAndServe(":8080", nil))
 }
