@@ -109,15 +109,17 @@ def read_tail(path: Path, size: int = TAIL_BYTES) -> list[str]:
 def failure_lines(lines: Sequence[str], *, before: int = 2, limit: int = 12) -> list[str]:
     """The lines that tell of a failure: each ``Error (`` line with its neighbours above.
 
-    Without any error the last lines are all there is to tell. At most ``limit`` lines, the last
-    ones; without time stamps.
+    Without any error the last lines are all there is to tell. At most ``limit`` lines: the first
+    ones, which hold the cause, and the last ones; without time stamps.
     """
     picked: list[int] = []
     for index, line in enumerate(lines):
         if _is_error(line):
             picked.extend(range(max(0, index - before), index + 1))
     indices = sorted(set(picked)) or range(max(0, len(lines) - 5), len(lines))
-    return [_STAMP.sub("", lines[index]).rstrip() for index in indices][-limit:]
+    told = [_STAMP.sub("", lines[index]).rstrip() for index in indices]
+    first = limit // 2 if len(told) > limit else 0
+    return told[:first] + told[first - limit :]
 
 
 def tail(path: Path, *, limit: int = 12) -> list[str]:

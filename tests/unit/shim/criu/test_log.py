@@ -29,6 +29,17 @@ def test_the_lines_that_tell() -> None:
     assert not any(line.startswith("(00.") for line in lines)
 
 
+def test_the_cause_stands_before_however_many_consequences() -> None:
+    cause = (
+        "(00.1)  7: Error (criu/sk-unix.c:1651): Can't bind id 0x1 ino 2 addr @x: Address in use"
+    )
+    more = [f"(00.2)  {n}: Error (criu/files.c:1): Unable to open fd={n}" for n in range(99)]
+    lines = log.failure_lines(["(00.0) before", cause, *more], limit=5)
+    assert lines[:2] == ["before", cause.removeprefix("(00.1)").lstrip()]
+    assert lines[-1].endswith("fd=98")
+    assert len(lines) == 5
+
+
 def test_a_log_without_errors_ends_with_its_last_lines() -> None:
     assert log.failure_lines([f"(00.1) line {number}" for number in range(20)]) == [
         f"line {number}" for number in range(15, 20)
