@@ -41,8 +41,8 @@ unit: setup ## the tests that need no node
 node: setup ## build the test node's images and programs into the cache
 	$(BIN)/python -m tests.node
 
-test: lint node ## everything: lint, unit, and the tests on the node
-	$(BIN)/pytest -m "not bench"
+test: setup ## everything: lint, unit, and the tests on the node
+	@$(BIN)/python -m tests.stages
 
 programs: setup ## real programs captured and restored: nginx, PostgreSQL, Java … (not part of test)
 	$(BIN)/python -m tests.programs $(ONLY)
@@ -50,7 +50,7 @@ programs: setup ## real programs captured and restored: nginx, PostgreSQL, Java 
 demo: setup ## one pod cold, captured, then restored: under a real kubelet
 	$(BIN)/python -m examples.demo
 
-bench: setup ## measurements against the targets
+bench: setup ## measurements against the targets, kept in build/bench.json
 	$(BIN)/python -m tests.bench
 
 clean: ## remove the virtual environment and build/ (the cache stays)

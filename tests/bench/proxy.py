@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import statistics
@@ -45,6 +46,21 @@ class Result:
             for values in (self.direct, self.relayed)
         ]
         return f"{self.name:34}{''.join(cells)}{self.added(0.5):8.2f}{self.added(0.99):8.2f}"
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "calls": len(self.direct),
+            **{
+                f"{way}_p{share * 100:.0f}_ms": round(value, 3)
+                for share in (0.5, 0.99)
+                for way, value in (
+                    ("direct", at(self.direct, share)),
+                    ("proxy", at(self.relayed, share)),
+                    ("added", self.added(share)),
+                )
+            },
+        }
 
     def added(self, share: float) -> float:
         return at(self.relayed, share) - at(self.direct, share)
@@ -152,6 +168,7 @@ async def measure(direct: Path, relayed: Path, *, large: bool) -> list[Result]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="what the proxy costs")
     parser.add_argument("--containerd", type=Path, metavar="SOCKET", help="a real containerd")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve is not None:
@@ -160,15 +177,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if options.containerd is not None:
-            return compare(options.containerd, folder, large=False)
+            return compare(options.containerd, folder, options.json, large=False)
         upstream = folder / "server.sock"
         with process(
             [sys.executable, "-m", "tests.bench.proxy", "--serve", str(upstream)], upstream
         ):
-            return compare(upstream, folder, large=True)
+            return compare(upstream, folder, options.json, large=True)
 
 
-def compare(upstream: Path, folder: Path, *, large: bool) -> int:
+def compare(upstream: Path, folder: Path, report: Path | None, *, large: bool) -> int:
     config = folder / "config.toml"
     config.write_text(
         f'version = 3\n[grpc]\naddress = "{upstream}"\n[plugins."dev.podthaw.v1"]\n'
@@ -194,6 +211,10 @@ def compare(upstream: Path, folder: Path, *, large: bool) -> int:
         f"targets at 100 calls/s: p50 +{MEDIAN:g} ms, p99 +{TAIL:g} ms, {RESIDENT:g} MB: "
         f"{'met' if good else 'MISSED'}"
     )
+    if report is not None:
+        found = [result.summary() for result in results]
+        text = json.dumps({"met": good, "resident_mb": round(after, 1), "series": found}, indent=2)
+        report.write_text(text + "\n")
     return 0 if good else 1
 
 
