@@ -13,14 +13,11 @@ import logging
 import struct
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from cri.exchange import Exchange
+from cri.exchange import Exchange, Request
 from cri.http2 import frames, hpack
 from cri.http2.flow import Outgoing
-
-if TYPE_CHECKING:
-    from cri.session import Session
 
 log = logging.getLogger("podthaw.relay")
 
@@ -45,10 +42,48 @@ class Late:
         return self.frame.end - self.frame.start if self.frame.kind == frames.DATA else 0
 
 
+class Pair(Protocol):
+    """What a side needs of its session (:class:`cri.session.Session`)."""
+
+    last_stream: int
+    open: dict[int, str]
+    exchanges: dict[int, Exchange]
+    abandoned: set[int]
+
+    @property
+    def client(self) -> Side:
+        """The end that asks."""
+
+    @property
+    def upstream(self) -> Side:
+        """The end that answers."""
+
+    def intercept(self, request: Request) -> None:
+        """Takes a new stream apart if somebody looks into its method."""
+
+    def outgoings(self, side: Side) -> list[Outgoing]:
+        """What we ourselves send to a side."""
+
+    def finished(self, stream: int) -> None:
+        """A call is over."""
+
+    def quiet(self) -> None:
+        """The client knows of the stop."""
+
+    def lost(self, side: Side) -> None:
+        """One end is gone."""
+
+    def close(self) -> None:
+        """Closes both ends, after what is written."""
+
+    def abort(self) -> None:
+        """Closes both ends at once."""
+
+
 class Side(asyncio.Protocol):
     """One end of a session: reads its frames, and writes what the other end or we send to it."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Pair) -> None:
         self.session = session
         self.send_window = frames.DEFAULT_WINDOW
         self.debt = 0

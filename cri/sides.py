@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from cri.exchange import Exchange, HookedCall, Request
 from cri.http2 import frames, hpack
 from cri.http2.flow import Outgoing
-from cri.side import Late, Side
-
-if TYPE_CHECKING:
-    from cri.session import Session
+from cri.side import Late, Pair, Side
 
 
 class ClientSide(Side):
     """The end that asks: kubelet, crictl."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Pair) -> None:
         super().__init__(session)
         self._decoder = hpack.Decoder()
         self._settled = False

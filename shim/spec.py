@@ -192,11 +192,6 @@ _FLAGS = {
 """Option → what it is about (runtime-spec, config.md: Linux mount options)."""
 
 
-def annotations_of(spec: Spec) -> dict[str, str]:
-    """The spec's annotations."""
-    return {str(key): str(value) for key, value in _table(spec, "annotations").items()}
-
-
 def arguments(spec: Spec) -> list[str]:
     """The command line of the first process."""
     return _strings(_table(spec, "process"), "args")
@@ -218,11 +213,6 @@ def namespace_path(spec: Spec, kind: str) -> str | None:
 def masked_paths(spec: Spec) -> list[str]:
     """Paths that the runtime hides."""
     return _strings(_table(spec, "linux"), "maskedPaths")
-
-
-def readonly_paths(spec: Spec) -> list[str]:
-    """Paths that the runtime makes read-only."""
-    return _strings(_table(spec, "linux"), "readonlyPaths")
 
 
 def device_paths(spec: Spec) -> list[str]:

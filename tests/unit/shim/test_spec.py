@@ -220,7 +220,6 @@ def test_mounts(tmp_path: Path) -> None:
 
 def test_facts() -> None:
     assert spec.arguments(SPEC) == ["/bin/server", "--port", "80"]
-    assert spec.annotations_of(SPEC) == {"io.kubernetes.cri.container-name": "main"}
     assert not spec.has_terminal(SPEC)
     assert spec.namespace_path(SPEC, "network") == "/proc/7/ns/net"
     assert spec.namespace_path(SPEC, "pid") == ""
