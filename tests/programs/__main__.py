@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from tests.e2e.pods import Container, Pod, Running
 from tests.e2e.rpc import RpcError, reason
 from tests.e2e.stack import Stack
+from tests.node.debian import Unavailable
 from tests.node.execute import Result
 from tests.node.node import Node
 from tests.programs import image
@@ -224,4 +225,7 @@ def _print(rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Unavailable as error:
+        sys.exit(f"the programs cannot be tried: {error}")
