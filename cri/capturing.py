@@ -26,16 +26,8 @@ async def capture(
         return f"podthaw: the location of a checkpoint must be an absolute path, found {location!r}"
     timeout = [] if limit is None else ["--timeout", f"{max(1, int(limit))}s"]
     try:
-        process = await asyncio.create_subprocess_exec(
-            *program,
-            "--container-id",
-            container,
-            "--export",
-            location,
-            *timeout,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+        process = await _start(
+            [*program, "--container-id", container, "--export", location, *timeout]
         )
     except OSError as error:
         return f"podthaw: {program[0]} cannot be run: {error.strerror}"
@@ -51,6 +43,27 @@ async def capture(
     told = [line for line in lines if line.startswith("podthaw: ")] or lines
     message = told[-1] if told else f"the capture ended with status {process.returncode}"
     return f"podthaw: {message.removeprefix('podthaw: ')}"[:_LAST]
+
+
+async def _start(command: Sequence[str]) -> asyncio.subprocess.Process:
+    """The process; when the caller is cancelled meanwhile, it is told to stop.
+
+    asyncio would kill it, and a capture that is killed cannot let its container go.
+    """
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            await asyncio.shield(asyncio.ensure_future(_stop(await starting)))
+        raise
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

@@ -93,3 +93,25 @@ class TestCheckpointContainer:
 
         run(work())
         assert (tmp_path / "ended").exists()
+
+    @pytest.mark.parametrize("turns", range(12))
+    def test_a_caller_that_goes_away_at_once_kills_nothing(
+        self, tmp_path: Path, turns: int
+    ) -> None:
+        script = (
+            f"trap 'touch {tmp_path}/ended; exit 1' TERM; touch {tmp_path}/began\n"
+            "while :; do sleep 0.05; done"
+        )
+        node = self.capturing(tmp_path, script)
+        call = FakeCall("CheckpointContainer", self.request(), b"")
+
+        async def work() -> None:
+            task = asyncio.ensure_future(node.interceptor.hooks()[call.method](call))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        run(work())
+        assert (tmp_path / "ended").exists() or not (tmp_path / "began").exists()
