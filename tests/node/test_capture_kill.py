@@ -38,14 +38,17 @@ def kind(words):
     if words.split("\\0")[:2] == ["criu", "dump"]:
         return "criu"
     return "guardian" if "guardian.main()" in words else ""
+def family(top):
+    # CRIU's own children have its command line, too: the first is meant.
+    found = sorted(descendants(top).items(), reverse=True)
+    return {kind(words): pid for pid, words in found}
 capture = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 end = time.monotonic() + 30
 while capture.poll() is None and time.monotonic() < end:
-    family = {kind(words): pid for pid, words in descendants(capture.pid).items()}
-    if "criu" in family:
+    if "criu" in family(capture.pid):
         break
 time.sleep(moment)
-family = {kind(words): pid for pid, words in descendants(capture.pid).items()}
+family = family(capture.pid)
 family["capture"] = capture.pid
 hit = []
 for victim in victims:
