@@ -69,6 +69,9 @@ VOLUME = {
     [
         ("(00.1) Error (criu/sk-inet.c:1): Can't bind inet socket (id 1): Address already in use",
          Unfit, "in use"),
+        ("(00.1) 1: Error (criu/sk-unix.c:1651): Can't bind id 0x5 ino 31 addr @x: "
+         "Address already in use\n(00.2) Error (criu/cr-restore.c:2557): Restoring FAILED.",
+         Unfit, "in use"),
         ("(00.1) Error (criu/image.c:1): write: No space left on device", Unfit, "disk is full"),
         ("(00.1) Error (criu/files-reg.c:1): Can't open file data/x on restore: No such file",
          Unfit, "is missing: /data/x"),
