@@ -69,8 +69,8 @@ VOLUME = {
     [
         ("(00.1) Error (criu/sk-inet.c:1): Can't bind inet socket (id 1): Address already in use",
          Unfit, "in use"),
-        ("(00.1) 1: Error (criu/sk-unix.c:1651): Can't bind id 0x5 ino 31 addr @x: "
-         "Address already in use\n(00.2) Error (criu/cr-restore.c:2557): Restoring FAILED.",
+        (("(00.1) 1: Error (criu/sk-unix.c:1651): Can't bind id 0x5 ino 31 addr @x: "
+         "Address already in use\n(00.2) Error (criu/cr-restore.c:2557): Restoring FAILED."),
          Unfit, "in use"),
         ("(00.1) Error (criu/image.c:1): write: No space left on device", Unfit, "disk is full"),
         ("(00.1) Error (criu/files-reg.c:1): Can't open file data/x on restore: No such file",
@@ -174,3 +174,20 @@ def test_labels_are_those_of_the_request(tmp_path: Path) -> None:
         "--lsm-mount-context", "system_u:object_r:container_file_t:s0:c8,c9", "c",
     ]  # fmt: skip
     assert "--lsm-profile" not in worker._arguments(journal, order(), tmp_path, {"process": {}})
+
+
+@pytest.mark.parametrize(
+    ("log", "kind"),
+    [
+        ("(00.1) Error (criu/cr-restore.c:1269): 911 killed by signal 9: Killed", Unfit),
+        (("(00.1) Error (criu/image.c:1): Can't read\n"
+         "(00.2) Error (criu/cr-restore.c:1269): 911 killed by signal 9: Killed"), Broken),
+    ],
+)  # fmt: skip
+def test_a_process_killed_from_outside_is_no_fault_of_the_snapshot(
+    tmp_path: Path, log: str, kind: type[Exception]
+) -> None:
+    """As by a memory limit of the request that is too small; unless it is CRIU's own cleaning."""
+    (tmp_path / "restore.log").write_text(log)
+    failure = worker._criu_failure(str(tmp_path), tmp_path, "the restore failed", {})
+    assert type(failure) is kind
