@@ -70,17 +70,19 @@ def processes(folders: list[str]) -> set[int]:
 
 
 def kill(folders: list[str], *, timeout: float = 10.0) -> None:
-    """Kill every process of the groups and wait until they are gone.
+    """Kill every process of the groups but this one, and wait until they are gone.
 
     Raises OSError when some are still there after ``timeout`` seconds. Frozen groups are thawed:
     a signal reaches a process of a frozen v1 group only then.
     """
     end = time.monotonic() + timeout
+    me = os.getpid()
     while True:
-        for folder in folders:
-            _write(f"{folder}/cgroup.kill", "1")
+        if me not in processes(folders):
+            for folder in folders:
+                _write(f"{folder}/cgroup.kill", "1")
         left = processes(folders)
-        left.discard(os.getpid())
+        left.discard(me)
         if not left:
             return
         for pid in left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -29,6 +30,16 @@ def test_every_hierarchy() -> None:
         "/sys/fs/cgroup/memory/kubepods/podx/c1",
         "/sys/fs/cgroup/cpu/kubepods/podx/c1",
         "/sys/fs/cgroup/unified/kubepods/podx/c1",
+    ]
+
+
+def test_the_only_hierarchy_of_v2() -> None:
+    v2 = mounts.parse("1 0 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n")
+    found = cgroups.directories(spec("/kubepods/podx/c1"), "c1", v2, systemd=False)
+    assert found == ["/sys/fs/cgroup/kubepods/podx/c1"]
+    path = "kubepods-besteffort.slice:cri-containerd:c1"
+    assert cgroups.directories(spec(path), "c1", v2, systemd=True) == [
+        "/sys/fs/cgroup/kubepods.slice/kubepods-besteffort.slice/cri-containerd-c1.scope"
     ]
 
 
@@ -70,6 +81,34 @@ def test_everything_in_the_groups_is_killed_and_the_groups_removed(tmp_path: Pat
     assert child.returncode == -9
     cgroups.remove([str(group)])
     assert not group.exists()
+
+
+def test_v2_is_killed_as_a_whole_and_thawed(tmp_path: Path) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    listed = tmp_path / "cgroup.procs"
+    listed.write_text(f"{child.pid}\n")
+    for name, text in (("cgroup.kill", ""), ("cgroup.freeze", "1")):
+        (tmp_path / name).write_text(text)
+
+    def kernel() -> None:
+        child.wait()
+        time.sleep(0.1)
+        listed.write_text("")
+
+    watcher = threading.Thread(target=kernel)
+    watcher.start()
+    cgroups.kill([str(tmp_path)])
+    watcher.join()
+    assert (tmp_path / "cgroup.kill").read_text() == "1"
+    assert (tmp_path / "cgroup.freeze").read_text() == "0"
+
+
+def test_this_process_is_never_killed(tmp_path: Path) -> None:
+    """The kernel would take it along with the rest of the group."""
+    (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    (tmp_path / "cgroup.kill").write_text("")
+    cgroups.kill([str(tmp_path)])
+    assert (tmp_path / "cgroup.kill").read_text() == ""
 
 
 def test_a_process_that_does_not_end_is_an_error(tmp_path: Path) -> None:

@@ -75,6 +75,18 @@ def test_cgroup_mounts_of_a_cgroup_namespace_are_rebuilt(rootfs: Path) -> None:
     assert "/sys/fs/cgroup/cpu" not in {mount.target for mount in found.external}
 
 
+@pytest.mark.parametrize("namespaces", [[{"type": "cgroup"}], []], ids=["own", "the node's"])
+def test_the_hierarchy_of_v2_is_rebuilt(rootfs: Path, namespaces: list[dict[str, str]]) -> None:
+    """A mount of cgroup v2 is none that runc names, with or without a cgroup namespace."""
+    spec = {**SPEC, "linux": {"namespaces": namespaces}}
+    root = "/" if not namespaces else "/kubepods/a"
+    line = f"2 1 0:6 {root} /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
+    first = "1 0 0:1 / / rw - overlay overlay rw\n"
+    found = external.sort(spec, rootfs, mounts.parse(first + line), masked_files=[])
+    assert "/sys/fs/cgroup" not in {mount.target for mount in found.external}
+    assert found.unsupported == ()
+
+
 def test_mount_points_follow_links(rootfs: Path) -> None:
     assert external.mount_points(SPEC, rootfs)[3] == "/run/secrets"
 
