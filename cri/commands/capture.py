@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,7 @@ from cri.store import Store
 from cri.store.refs import check_name
 from cri.target import Target
 from cri.units import human_size, parse_duration
+from cri.verify import Verifier
 from shim.errors import PodthawError
 from shim.finding import Finding
 
@@ -88,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _take(found: Target, configured: Settings, options: Options, args: argparse.Namespace) -> int:
-    captured = capture.take(found, args.name, Store(configured.store), options)
+    store = Store(configured.store)
+    captured = capture.take(found, args.name, store, options)
+    _remember(store, captured.digest, configured.state)
     for warning in captured.warnings:
         output.note(f"podthaw: warning: {warning}")
     if args.output != "table":
@@ -103,6 +107,12 @@ def _take(found: Target, configured: Settings, options: Options, args: argparse.
             f"the container stood still for {captured.frozen_seconds:.2f} s{ended}"
         )
     return 0
+
+
+def _remember(store: Store, digest: str, state: Path) -> None:
+    """Its files were hashed just now: the first restore on this node need not read them again."""
+    with suppress(PodthawError, OSError):  # such as that it was removed at once
+        Verifier(state).remember(store.folder(digest), digest, store.manifest(digest))
 
 
 def _export(found: Target, options: Options, location: Path) -> int:

@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from cri.commands import capture as command
+from cri.store import Store
+from cri.verify import Verifier
 from tests.unit.cri.commands.conftest import Podthaw
+from tests.unit.cri.store.making import FILES, publish
 
 
 @pytest.mark.parametrize(
@@ -55,3 +59,12 @@ def test_what_answers_is_not_containerd(
     status, _, errors = podthaw("capture", "shop/web", "--check")
     assert status == 1
     assert "containerd cannot be reached" in errors
+
+
+def test_what_was_just_captured_is_not_hashed_again(tmp_path: Path, store: Store) -> None:
+    digest = publish(store, files={**FILES, "images/pages-1.img": b"\1" * 300_000})
+    one = (store.folder(digest), digest, store.manifest(digest))
+    assert Verifier(tmp_path / "other").check(*one) > 300_000
+    command._remember(store, digest, tmp_path / "state")
+    assert Verifier(tmp_path / "state").check(*one) < 100
+    command._remember(store, "sha256:" + "0" * 64, tmp_path / "state")  # gone already: no matter
