@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from shim import ipc, oom, overlay, plan, rootfs_apply, shm, snapshot, supervise, undo
+from shim import ipc, oom, overlay, plan, rootfs_apply, shm, snapshot, supervise, sysctls, undo
 from shim import spec as oci
 from shim.criu import log as criu_log
 from shim.errors import Broken, PodthawError, Unfit
@@ -36,6 +36,10 @@ _HOST_TROUBLE = re.compile(
 
 A port may be taken by another container of the pod.
 """
+
+_KILLED = "killed by signal 9"
+"""As the first error it says that somebody else killed a process: the kernel, because the memory
+limit of the request is too small, or a person."""
 
 
 class InterruptedRestoreError(Exception):
@@ -220,6 +224,7 @@ def _restore_processes(
     record: Journal, order: plan.Plan, spec: dict[str, Any], run: str, deadline: float
 ) -> None:
     folder = plan.plan_dir(order.id, Path(run))
+    sysctls.keep(order.images, spec)
     record.work, record.log = f"{record.path}.work", str(folder / "restore.log")
     os.makedirs(record.work, mode=0o700, exist_ok=True)
     record.config, record.restoring = undo.original_config(record.bundle), True
@@ -314,7 +319,8 @@ def _criu_failure(work: str, folder: Path, what: str, spec: oci.Spec) -> Podthaw
     else:
         meaning = criu_log.explain(lines) or _first_error(lines)
     message = f"{what}: {meaning}" if meaning else what
-    trouble = any(
+    trouble = _KILLED in _first_error(lines) if lines else False
+    trouble = trouble or any(
         _HOST_TROUBLE.search(line) or _is_in_volume(criu_log.file_of(line), spec) for line in lines
     )
     kind = Unfit if trouble else Broken

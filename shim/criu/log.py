@@ -90,6 +90,10 @@ _MEANINGS: Sequence[tuple[str, str]] = (
     (r"Can't set .*cgroup|cgroup.*Permission denied", "the cgroup could not be set up"),
     (r"Operation not permitted", "CRIU lacks a privilege"),
     (r"Cannot allocate memory|Out of memory", "memory ran out"),
+    (
+        r"killed by signal 9",
+        "a process was killed while it was restored; the memory limit may be too small",
+    ),
 )
 
 

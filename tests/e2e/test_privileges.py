@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -200,3 +201,28 @@ def test_both_forms_of_the_annotation(stack: Stack, web: str) -> None:
     assert not is_cold(stack.pods.start(right))
     other = WEB.restoring(web, on_failure="fail").restoring("../x", container="other")
     assert not is_cold(stack.pods.start(other))
+
+
+def test_the_pods_own_limits_of_ipc_and_its_name_stay(stack: Stack, web: str) -> None:
+    """Sysctls of the pod are set in the sandbox, which containers join."""
+    pod = stack.pods.sandbox(WEB.restoring(web, on_failure="fail"))
+    status = stack.cri.ask("PodSandboxStatus", pod_sandbox_id=pod.sandbox, verbose=True)
+    pid = str(json.loads(status["info"]["info"])["pid"])
+    enter = ["nsenter", "-t", pid, "-i", "-u"]
+    stack.node.exec([*enter, "sysctl", "-qw", "kernel.msgmax=4321", "kernel.sem=11 222 33 44"])
+    stack.node.exec([*enter, "sysctl", "-qw", "kernel.domainname=example.test"])
+    stack.pods.create(pod, WEB.containers[0])
+    stack.pods.start_container(pod, "main")
+    pod.wait_ready()
+    assert not is_cold(pod)
+    read = ["cat", "/proc/sys/kernel/msgmax", "/proc/sys/kernel/sem", "/proc/sys/kernel/domainname"]
+    assert pod.exec(read)[1].split() == ["4321", "11", "222", "33", "44", "example.test"]
+
+
+def test_a_limit_that_is_too_small_is_the_requests_fault(stack: Stack, web: str) -> None:
+    """The snapshot is not set aside: it fits a pod with more memory."""
+    limits = {"memory_limit_in_bytes": 6 << 20, "memory_swap_limit_in_bytes": 6 << 20}
+    asked = replace(WEB, containers=[replace(WEB.containers[0], resources=limits)])
+    _, error = stack.pods.try_start(asked.restoring(web, on_failure="fail"))
+    assert "memory" in error
+    assert not is_cold(stack.pods.start(WEB.restoring(web, on_failure="fail")))
