@@ -13,6 +13,8 @@ from tests.unit.cri.store.making import publish
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 SECONDS = 4.0
+OVER = "over"
+"""A file beside the store: nothing is restored any more."""
 
 
 def restore(root: Path, number: int) -> None:
@@ -37,11 +39,10 @@ def restore(root: Path, number: int) -> None:
 
 
 def remove(root: Path, number: int) -> None:
-    """Publishes, names, collects and removes, over and over."""
+    """Publishes, names, collects and removes, until the restores have seen enough of it."""
     store = Store(root, node=f"node-{number}")
-    end = time.monotonic() + SECONDS + 1
     removed = 0
-    while time.monotonic() < end:
+    while removed < 3 or not (root.parent / OVER).exists():
         for seed in "abc":
             try:
                 store.set_name("shop", seed, publish(store, seed))
@@ -70,9 +71,15 @@ def start(work: str, root: Path, number: int) -> subprocess.Popen[str]:
 def test_what_is_pinned_stays_whole_whatever_others_do(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.create()
-    nodes = [start("remove", store.root, 1), start("remove", store.root, 2)]
-    nodes += [start("restore", store.root, 3), start("restore", store.root, 4)]
-    results = [node.communicate(timeout=60) for node in nodes]
+    nodes = [start("restore", store.root, 1), start("restore", store.root, 2)]
+    nodes += [start("remove", store.root, 3), start("remove", store.root, 4)]
+    try:
+        results = [node.communicate(timeout=120) for node in nodes[:2]]
+        (tmp_path / OVER).touch()
+        results += [node.communicate(timeout=120) for node in nodes[2:]]
+    finally:
+        for node in nodes:
+            node.kill()
     assert [node.returncode for node in nodes] == [0, 0, 0, 0], results
     assert [err for _, err in results] == [""] * 4
     assert all(int(out) >= 3 for out, _ in results), results
