@@ -232,8 +232,7 @@ def _guarded_dump(
             arguments = command.dump(_criu_order(container, order, handshake.script, method))
             guardian.wait_ready()
             touched = True
-            with dumprun.started(arguments, order.work) as process:
-                guardian.watch(process.criu)
+            with dumprun.started(arguments, order.work, guardian.watch) as process:
                 deadline = time.monotonic() + order.timeout
                 process.follow(handshake, lambda: _while_frozen(files, order, deadline), deadline)
         _check_status(process.status, order)

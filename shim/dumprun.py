@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from shim import rootfs, snapshot
 from shim.container import start_time
@@ -19,6 +21,9 @@ from shim.leftovers import Criu, stop
 
 OUTPUT = "criu.out"
 """In the work folder: what CRIU prints outside its log."""
+
+_GATE = 'read -r go && exec "$@" < /dev/null'
+"""Becomes CRIU when it is told to; ends when whoever should tell it is gone."""
 
 
 class CaptureFailed(PodthawError):
@@ -108,16 +113,22 @@ class Run:
 
 
 @contextmanager
-def started(arguments: Sequence[str], work: Path) -> Iterator[Run]:
+def started(
+    arguments: Sequence[str], work: Path, announce: Callable[[Criu], None] = lambda _: None
+) -> Iterator[Run]:
     """Run CRIU, leading a session of its own and deaf to a file size limit; stopped at the end.
+
+    ``announce`` is told of the process before CRIU begins. Were this process killed between the
+    two, somebody who does not know of CRIU would undo a dump that goes on: it would take the
+    freezer of the undoing for one that it found, and leave the container frozen.
 
     Python ignores SIGXFSZ and, with ``restore_signals`` off, so does what it starts: a write
     beyond the limit fails with EFBIG instead (:func:`shim.leftovers.stop`).
     """
     with (work / OUTPUT).open("wb") as output:
         process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
+            ["/bin/sh", "-c", _GATE, "sh", *arguments],
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,
@@ -125,7 +136,11 @@ def started(arguments: Sequence[str], work: Path) -> Iterator[Run]:
             env={**os.environ, "LC_ALL": "C"},
         )
     run = Run(process)
+    gate = cast("IO[bytes]", process.stdin)
     try:
+        with contextlib.suppress(BrokenPipeError), gate:
+            announce(run.criu)
+            gate.write(b"go\n")
         yield run
     finally:
         if process.poll() is None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from shim import dumprun, rootfs
+from shim.container import start_time
 from shim.dumprun import CaptureFailed, Files
 from shim.handshake import Handshake
+from shim.leftovers import Criu
 
 # A program that behaves as CRIU does: it runs the script at the end and heeds its answer.
 CRIU = """
@@ -68,6 +71,38 @@ def test_the_deadline(tmp_path: Path, handshake: Handshake) -> None:
     ):
         run.follow(handshake, lambda: None, time.monotonic() + 0.5)
     assert run.status == 1
+
+
+def test_nothing_begins_before_the_guardian_knows(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    told = []
+
+    def announce(criu: Criu) -> None:
+        told.append((criu, start_time(criu.pid)))
+        time.sleep(0.2)
+        assert not begun.exists()
+
+    with dumprun.started(["touch", str(begun)], tmp_path, announce) as run:
+        assert run.status == 0
+    assert begun.exists()
+    assert told == [(run.criu, run.criu.started)]
+
+
+def test_nothing_begins_when_the_capture_dies_first(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    code = (
+        "import os, sys; from pathlib import Path; from shim import dumprun\n"
+        "announce = lambda criu: (print(criu.pid, flush=True), os.kill(os.getpid(), 9))\n"
+        "with dumprun.started(['touch', sys.argv[1]], Path(sys.argv[2]), announce): pass\n"
+    )
+    command = [sys.executable, "-c", code, str(begun), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -9
+    end = time.monotonic() + 10
+    while start_time(int(done.stdout)) is not None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert not begun.exists()
 
 
 def test_files_are_read_in_time(tmp_path: Path) -> None:
