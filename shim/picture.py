@@ -77,6 +77,8 @@ class Task:
     shared_code: str = ""
     """Name of the first executable mapping, if that is shared and not writable."""
     descriptors: tuple[Descriptor, ...] = ()
+    hides_limits: bool = False
+    """Whether the kernel refuses to show its resource limits to us (prlimit(2))."""
 
     def __str__(self) -> str:
         return f"process {self.inner} ({self.name})"

@@ -77,6 +77,16 @@ def _tools(picture: Picture) -> Iterator[Finding]:
                 "kernel (it asks them for SO_PASSCRED, which Linux 6.16 and newer refuse)",
                 remedy=f"upgrade the package criu to {'.'.join(map(str, _NO_PASSCRED))} or newer",
             )
+    hiding = [task for task in picture.tasks if task.hides_limits]
+    if hiding:
+        yield Finding(
+            check="privilege",
+            severity="warn",  # the `criu` of the configuration may have what we lack
+            what=str(hiding[0]),
+            why="CRIU must read its resource limits, which are another user's or group's, and "
+            "without CAP_SYS_RESOURCE the dump fails",
+            remedy="give CAP_SYS_RESOURCE to root on this node and to the service podthaw",
+        )
     if not picture.tar:
         yield Finding(
             check="tar",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -202,7 +203,22 @@ def _task(
         mappings=parse_maps(maps),
         shared_code=shared_code(maps),
         descriptors=tuple(_descriptors(pid, folder, describe)),
+        hides_limits=hides_limits(pid),
     )
+
+
+def hides_limits(pid: int) -> bool:
+    """Whether prlimit(2) refuses to show us the limits of a process.
+
+    It does unless all its user and group ids are ours or we have CAP_SYS_RESOURCE.
+    """
+    try:
+        resource.prlimit(pid, resource.RLIMIT_CPU)
+    except PermissionError:
+        return True
+    except OSError:
+        return False  # it has ended
+    return False
 
 
 def _namespaces(folder: Path) -> Iterable[tuple[str, int]]:

@@ -33,6 +33,13 @@ _MEANINGS: Sequence[tuple[str, str]] = (
     (r"No space left on device|Disk quota exceeded", "the disk is full"),
     (r"File too large", "CRIU was stopped at its deadline"),
     (
+        r"Can't get rlimit .*not permitted",
+        (
+            "a process is another user's, and CRIU reads its limits only with CAP_SYS_RESOURCE, "
+            "which root lacks on this node"
+        ),
+    ),
+    (
         r"anon_inode:\[io_uring\]",
         (
             "a process uses io_uring, which CRIU cannot capture; give the pod the seccompProfile "

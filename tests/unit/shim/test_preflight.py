@@ -63,6 +63,17 @@ def test_processes(changes: dict[str, Any], check: str, severity: str) -> None:
     assert (found.check, found.severity) == (check, severity)
 
 
+def test_limits_that_only_a_capability_shows() -> None:
+    users = [
+        replace(INIT, pid=pid, inner=pid - 99, hides_limits=pid > 100) for pid in (100, 101, 102)
+    ]
+    found = only(replace(GOOD, tasks=tuple(users)))
+    assert (found.check, found.severity) == ("privilege", "warn")
+    assert found.what == "process 2 (server)"
+    assert "CAP_SYS_RESOURCE" in found.why
+    assert "CAP_SYS_RESOURCE" in found.remedy
+
+
 @pytest.mark.parametrize("state", ["Z", "T", "D"])
 def test_zombies_and_stopped_processes_are_fine(state: str) -> None:
     child = Task(pid=101, inner=2, parent=100, name="child", state=state)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +105,19 @@ def test_maps() -> None:
 def test_shared_code_matters_where_it_comes_first(first: str, name: str) -> None:
     assert procfs.shared_code(f"{first}\n{MAPS}") == name
     assert procfs.shared_code(f"{MAPS}{first}\n") == ""
+
+
+def test_limits_that_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not procfs.hides_limits(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    assert not procfs.hides_limits(ended.pid)
+
+    def refuse(*_: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(resource, "prlimit", refuse)
+    assert procfs.hides_limits(os.getpid())
 
 
 def test_a_real_watch_is_found_as_the_kernel_tells_it(tmp_path: Path) -> None:

@@ -72,6 +72,10 @@ def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
         ),
         ("Error (criu/bfd.c:1): Error flushing image: No space left on device", "disk is full"),
         ("Error (criu/util.c:1): Unable to write: File too large", "deadline"),
+        (
+            "Error (criu/cr-dump.c:374): Can't get rlimit 0: Operation not permitted",
+            "CAP_SYS_RESOURCE",
+        ),
         ("Error (criu/seize.c:576): Unable to freeze cgroup /x (100 x 100ms attempts)", "frozen"),
         ("Error (criu/namespaces.c:460): Can't dump nested pid namespace for 7", "namespaces"),
         ("Error (criu/mount.c:3141): No mapping for 700:/data mountpoint", "mount of the snapshot"),
