@@ -120,6 +120,4 @@ def plan_ids(run: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise Unfit(
-            f"{place} cannot be read by user {os.geteuid()}: {error.strerror}"
-        ) from error
+        raise Unfit(f"{place} cannot be read by user {os.geteuid()}: {error.strerror}") from error
