@@ -84,7 +84,8 @@ class NodeContainer:
         container.with_kwargs(
             hostname=self.name,
             labels={janitor.LABEL: janitor.owner()},
-            # Everything but SYS_RESOURCE, which a machine may itself not have to give.
+            # Everything but SYS_RESOURCE, which a machine may itself not have to give: so it is the
+            # same node everywhere (tests/node/limits.py does for CRIU what lacks then).
             cap_add=["ALL"],
             cap_drop=["SYS_RESOURCE"],
             security_opt=["seccomp=unconfined", "apparmor=unconfined"],

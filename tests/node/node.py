@@ -24,7 +24,7 @@ from typing import Any, Self
 
 import yaml
 
-from tests.node import cache, gobuild, images, kubernetes
+from tests.node import cache, gobuild, images, kubernetes, limits
 from tests.node.container import CACHE, NodeContainer
 from tests.node.cri import Cri
 
@@ -61,10 +61,13 @@ class Node(NodeContainer):
         self.flavour = flavour
         suite = "trixie" if flavour == "trixie" else "sid"
         super().__init__(suite, name=name, store=store, unified=unified)
+        self.dumps_users = False
+        """Whether CRIU can dump processes of other users than root, as on a real node."""
 
     def start(self) -> Self:
         """Start the container, with its configuration in place; no daemon runs yet."""
         super().start()
+        self.dumps_users = limits.show_limits(self)
         # /dev/kmsg is what kubelet watches for OOM kills.
         self.exec(["sh", "-c", f"mknod /dev/kmsg c 1 11; mkdir -p {LOGS} {PIDS}"])
         base = "containerd-v2.toml" if self.flavour == "trixie" else "containerd.toml"

@@ -1,4 +1,4 @@
-"""The image with all programs, and what makes CRIU see every user's limits on a bare node."""
+"""The image with all programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tests.node import cache, debian, images, oci
 from tests.node.debian import Unavailable
-from tests.node.node import Node
 
 FILES = Path(__file__).parent / "files"
 PROGRAMS = "podthaw.test/programs:1"
@@ -42,11 +41,6 @@ PACKAGES = (
 DIRECTORY = "/programs"
 """Where the files beside this module are in the image."""
 
-_CRIU_WRAPPER = """#!/bin/sh
-[ "$1" = dump ] && export LD_PRELOAD=/opt/criu_limits.so
-exec /usr/sbin/criu "$@"
-"""
-
 
 def image() -> Path:
     """The OCI archive of PROGRAMS: Debian with the packages, and a layer with our files."""
@@ -64,23 +58,6 @@ def image() -> Path:
             oci.write_image(target, PROGRAMS, [base, layer], command=["/bin/sh"])
 
     return cache.once(f"image-programs-{version}.oci.tar", build)
-
-
-def show_limits(node: Node) -> bool:
-    """Let CRIU dump processes of users other than root where CAP_SYS_RESOURCE is missing.
-
-    False where the machine has no C compiler: then such programs cannot be captured on the test
-    node. A real node needs none of this.
-    """
-    if not shutil.which("cc"):
-        return False
-    with tempfile.TemporaryDirectory() as scratch:
-        library = Path(scratch) / "criu_limits.so"
-        command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library)]
-        subprocess.run([*command, str(FILES / "criu_limits.c"), "-ldl"], check=True)
-        node.put(library, f"/opt/{library.name}")
-    node.write("/usr/local/sbin/criu", _CRIU_WRAPPER, mode=0o755)
-    return True
 
 
 def _build_go(source: Path, target: Path) -> None:

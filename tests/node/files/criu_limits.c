@@ -1,5 +1,6 @@
-/* For a node without CAP_SYS_RESOURCE: there prlimit(2) shows no other user's limits, and CRIU
- * gives up on every process that is not root's. /proc/PID/limits shows the same to everyone. */
+/* For a node without CAP_SYS_RESOURCE (tests/node/limits.py): there prlimit(2) shows no other user's
+ * limits, and CRIU gives up on every process that is not root's. /proc/PID/limits shows the same to
+ * root without it. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
