@@ -3,7 +3,8 @@
 
 The file goes to /etc/containerd/conf.d/50-podthaw.toml, and what that does differs (measured):
 
-    containerd 2.x   merges a drop-in into the tables that it has: it is copied as it is.
+    containerd 2.x   merges a drop-in into the tables that it has: it is copied as it is, but for
+                     SystemdCgroup, which Podthaw's runtimes must have as the default one has it.
     containerd 1.7   knows no version 3, refuses plugin tables that are not containerd's, and lets
                      a drop-in's table replace the whole table of that plugin, so that a drop-in
                      with one runtime takes runc and the sandbox image away. There the drop-in is
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -34,6 +36,11 @@ SETTINGS = "/etc/podthaw/containerd.toml"
 SETTINGS_TABLE = "dev.podthaw.v1"
 CRI = "io.containerd.cri.v1.runtime"
 CRI_OF_1_7 = "io.containerd.grpc.v1.cri"
+
+OPTIONS = re.compile(
+    rf'\[plugins\."{re.escape(CRI)}"\.containerd\.runtimes\."?([\w.-]+?)"?\.options\](?:\s*#.*)?'
+)
+"""The header of a runtime's table of options, in the drop-in that is shipped."""
 
 Table = Mapping[str, Any]
 
@@ -84,13 +91,15 @@ def settings_file(wanted: Table) -> str:
 
 def drop_in(text: str, wanted: Table, effective: Table) -> str:
     """What the drop-in must contain for the containerd with this effective configuration."""
+    systemd = {"SystemdCgroup": True} if uses_systemd(effective) else {}
     if not is_1_7(effective):
-        return text
+        return with_systemd(text) if systemd else text
     cri = effective["plugins"][CRI_OF_1_7]
     containerd = dict(cri["containerd"])
     # The same fields, but for those that 1.7 does not know.
     added = {
         name: {key: value for key, value in runtime.items() if key != "sandboxer"}
+        | {"options": {**systemd, **runtime.get("options", {})}}
         for name, runtime in runtimes(wanted).items()
     }
     containerd["runtimes"] = {**containerd.get("runtimes", {}), **added}
@@ -99,6 +108,41 @@ def drop_in(text: str, wanted: Table, effective: Table) -> str:
     note += "# a change of containerd's configuration, whose CRI table this one replaces.\n"
     body = toml({"version": 2, "plugins": {CRI_OF_1_7: table}})
     return note + "\n".join(body) + "\n"
+
+
+def uses_systemd(effective: Table) -> bool:
+    """Whether systemd manages the cgroups of the default runtime (kubelet's cgroupDriver)."""
+    plugins = effective.get("plugins", {})
+    default = "runc"
+    for plugin in (CRI_OF_1_7, CRI):
+        table = plugins.get(plugin, {}).get("containerd", {})
+        default = table.get("default_runtime_name") or default
+    options = runtimes(effective).get(default, {}).get("options", {})
+    return bool(options.get("SystemdCgroup", False))
+
+
+def with_systemd(text: str) -> str:
+    """The version 3 drop-in whose runtimes leave their cgroups to systemd, as the default does.
+
+    Both must do the same: kubelet names a pod's cgroup in the way of the one or the other.
+    """
+    before = runtimes(tomllib.loads(text))
+    named = [name for name, one in before.items() if "SystemdCgroup" in one.get("options", {})]
+    lines = []
+    for line in text.splitlines():
+        lines.append(line)
+        header = OPTIONS.fullmatch(line.strip())
+        if header and header[1] not in named:
+            indent = line[: len(line) - len(line.lstrip())]
+            lines.append(f"{indent}  SystemdCgroup = true  # as the default runtime has it")
+    changed = "\n".join(lines) + "\n"
+    for name, runtime in runtimes(tomllib.loads(changed)).items():
+        if "SystemdCgroup" not in runtime.get("options", {}):
+            raise Failure(
+                f"containerd leaves cgroups to systemd: add SystemdCgroup = true to the options "
+                f"of the runtime {name}"
+            )
+    return changed
 
 
 def check(before: Table, after: Table, added: Table, target: Path) -> None:

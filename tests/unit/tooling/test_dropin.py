@@ -57,6 +57,49 @@ def test_containerd_1_7_gets_its_own_cri_table_with_the_runtimes_added() -> None
     assert written == {"version": 2, "plugins": {dropin.CRI_OF_1_7: expected}}
 
 
+SHIPPED = (Path(__file__).parents[3] / "config/containerd.toml").read_text()
+
+
+def systemd(plugin: str, *, version: int, default: str = "runc") -> dict[str, Any]:
+    """The effective configuration of a node whose kubelet has systemd as its cgroup driver."""
+    table = {
+        "default_runtime_name": default,
+        "runtimes": {
+            "runc": {"options": {"SystemdCgroup": True}},
+            "other": {"options": {"SystemdCgroup": False}},
+        },
+    }
+    return {"version": version, "plugins": {plugin: {"containerd": table}}}
+
+
+@pytest.mark.parametrize("text", [WANTED, SHIPPED], ids=["short", "shipped"])
+@pytest.mark.parametrize(("plugin", "version"), [(dropin.CRI, 3), (dropin.CRI_OF_1_7, 2)])
+def test_cgroups_are_left_to_systemd_as_by_the_default_runtime(
+    text: str, plugin: str, version: int
+) -> None:
+    for default, expected in (("runc", True), ("other", None)):
+        effective = systemd(plugin, version=version, default=default)
+        written = tomllib.loads(dropin.drop_in(text, tomllib.loads(text), effective))
+        ours = {name: one for name, one in dropin.runtimes(written).items() if "podthaw" in name}
+        assert ours.keys() == dropin.runtimes(tomllib.loads(text)).keys()
+        for runtime in ours.values():
+            assert runtime["options"].get("SystemdCgroup") is expected
+            assert runtime["options"]["BinaryName"].startswith("/opt/podthaw/bin/")
+
+
+def test_what_the_file_says_of_systemd_stays() -> None:
+    text = WANTED.replace("BinaryName", "SystemdCgroup = false\nBinaryName")
+    effective = systemd(dropin.CRI, version=3)
+    written = tomllib.loads(dropin.drop_in(text, tomllib.loads(text), effective))
+    assert dropin.runtimes(written)["podthaw"]["options"]["SystemdCgroup"] is False
+
+
+def test_a_runtime_without_a_table_of_options_is_told() -> None:
+    text = WANTED.replace("runtimes.podthaw.options]", "runtimes.podthaw.more]")
+    with pytest.raises(dropin.Failure, match="add SystemdCgroup = true to the options of"):
+        dropin.with_systemd(text)
+
+
 def containerd(tmp_path: Path, script: str) -> str:
     """A stand-in for the program, which sees the drop-in as ``$D``."""
     program = tmp_path / "containerd"
