@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import difflib
 import re
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from cri.store.refs import Reference, shown
+from shim import hooks
 from shim.errors import PodthawError, Refused, Unfit
+from shim.hooks import Hook
 from shim.plan import PLAN_ANNOTATION, OnFailure
 
 PREFIX = "podthaw.dev/"
@@ -27,29 +28,25 @@ BEFORE_CAPTURE = PREFIX + "before-capture"
 AFTER_RESTORE = PREFIX + "after-restore"
 
 _KEYS = (SNAPSHOT, ON_FAILURE, CAPTURE_WHEN, TCP, BEFORE_CAPTURE, AFTER_RESTORE)
+_OF_ONE = (SNAPSHOT, BEFORE_CAPTURE, AFTER_RESTORE)
+"""Keys that may end in ``.<c>``, and then mean that container."""
+
 _CONTAINER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_HTTP = re.compile(r"(\d{1,5})(/[\x21-\x7e]{0,1023})?")
 _FILE = re.compile(r"/[^\x00-\x1f\x7f]{1,4095}")
-_COMMAND = re.compile(r"[^\x00-\x1f\x7f]{1,4096}")
 _DURATION = re.compile(r"(\d{1,6})(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MAX_AFTER = 24 * 3600.0  # seconds
-_SIGNALS = {
-    one.name.removeprefix("SIG"): one
-    for one in signal.Signals
-    if one not in (signal.SIGKILL, signal.SIGSTOP)
-}
 _MAX_WARNINGS = 10
 _SHOWN = 200  # characters; a name with its digest fits
 
 
 @dataclass(frozen=True)
 class Action:
-    """One way to ask or tell a workload something."""
+    """One way to ask whether a workload is ready."""
 
-    kind: Literal["ready", "http", "exec", "file", "after", "signal"]
+    kind: Literal["ready", "http", "exec", "file", "after"]
     argument: str = ""
-    """``PORT/PATH``, the command, the path, the seconds or the signal's name without SIG."""
+    """``PORT/PATH``, the command, the path or the seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +67,8 @@ class Wish:
     """Whether the annotation names this container (``podthaw.dev/snapshot.<c>``)."""
     tcp: Literal["close", "established"] = "close"
     capture_when: Action = Action("ready")
-    before_capture: Action | None = None
-    after_restore: Action | None = None
+    before_capture: Hook | None = None
+    after_restore: Hook | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +122,7 @@ def read(
         return Reading(on_failure=on_failure, warnings=tuple(warnings[:_MAX_WARNINGS]))
     reading = Reading(on_failure=on_failure, meant=True, text=_plain(annotations[key]))
     try:
-        wish = _wish(annotations, key, defaults, named=named)
+        wish = _wish(annotations, key, container, defaults, named=named)
     except PodthawError as error:
         reading = replace(reading, problem=error)
     else:
@@ -143,14 +140,31 @@ def _plain(value: str) -> str:
     )
 
 
-def _wish(annotations: Mapping[str, str], key: str, defaults: Defaults, *, named: bool) -> Wish:
+def hook_of(annotations: Mapping[str, str], key: str, container: str) -> Hook | None:
+    """The hook of a container, :data:`BEFORE_CAPTURE` or :data:`AFTER_RESTORE`, if it has one.
+
+    One that names the container comes before one for all. Raises Refused when it is malformed.
+    """
+    of_one = f"{key}.{container}"
+    key = of_one if of_one in annotations else key
+    if key not in annotations:
+        return None
+    hook = hooks.parse(annotations[key])
+    if hook is None:
+        raise Refused(f"{key} is {shown(annotations[key])}, wanted {hooks.WANTED}")
+    return hook
+
+
+def _wish(
+    annotations: Mapping[str, str], key: str, container: str, defaults: Defaults, *, named: bool
+) -> Wish:
     return Wish(
         reference=_reference(annotations[key]),
         named=named,
         tcp=_tcp(annotations.get(TCP, defaults.tcp)),
         capture_when=_capture_when(annotations.get(CAPTURE_WHEN, "ready")),
-        before_capture=_hook(annotations, BEFORE_CAPTURE),
-        after_restore=_hook(annotations, AFTER_RESTORE),
+        before_capture=hook_of(annotations, BEFORE_CAPTURE, container),
+        after_restore=hook_of(annotations, AFTER_RESTORE, container),
     )
 
 
@@ -194,7 +208,7 @@ def _tcp(value: str) -> Literal["close", "established"]:
 def _capture_when(value: str) -> Action:
     if value == "ready":
         return Action("ready")
-    action = _action(value, ("http", "exec", "file", "after"))
+    action = _action(value)
     if action is None:
         raise Refused(
             f"{CAPTURE_WHEN} is {shown(value)}, "
@@ -203,52 +217,25 @@ def _capture_when(value: str) -> Action:
     return action
 
 
-def _hook(annotations: Mapping[str, str], key: str) -> Action | None:
-    value = annotations.get(key)
-    if value is None:
-        return None
-    action = _action(value, ("http", "exec", "signal"))
-    if action is None:
-        raise Refused(
-            f"{key} is {shown(value)}, wanted http:PORT/PATH, exec:COMMAND or signal:USR1"
-        )
-    return action
-
-
-def _action(value: str, kinds: tuple[str, ...]) -> Action | None:
-    """``kind:argument`` of one of the kinds; None when it is none."""
+def _action(value: str) -> Action | None:
+    """``kind:argument``; None when it is none."""
     kind, colon, argument = value.partition(":")
-    if not colon or kind not in kinds:
-        return None
-    if kind == "http":
-        match = _HTTP.fullmatch(argument)
-        return Action("http", argument) if match and 0 < int(match[1]) < 1 << 16 else None
-    if kind == "exec":
-        good = _COMMAND.fullmatch(argument) and argument.strip()
-        return Action("exec", argument) if good else None
-    if kind == "file":
+    if colon and kind == "file":
         inside = _FILE.fullmatch(argument) and ".." not in argument.split("/")
         return Action("file", argument) if inside else None
-    if kind == "after":
+    if colon and kind == "after":
         match = _DURATION.fullmatch(argument)
         seconds = int(match[1]) * _UNITS[match[2]] if match else -1.0
         return Action("after", f"{seconds:g}") if 0 <= seconds <= _MAX_AFTER else None
-    name = argument.removeprefix("SIG")
-    return Action("signal", name) if name in _SIGNALS else None
+    same = hooks.parse(value)
+    return Action(same.kind, same.argument) if same and same.kind != "signal" else None
 
 
 def _not_carried_out(wish: Wish) -> list[str]:
     """What is understood, and left to a later version."""
-    later = (
-        (BEFORE_CAPTURE, wish.before_capture is not None),
-        (AFTER_RESTORE, wish.after_restore is not None),
-        (CAPTURE_WHEN, wish.capture_when.kind != "ready"),
-    )
-    return [
-        f"{key} is understood but not yet carried out by this version of Podthaw"
-        for key, there in later
-        if there
-    ]
+    if wish.capture_when.kind == "ready":
+        return []
+    return [f"{CAPTURE_WHEN} is understood but not yet carried out by this version of Podthaw"]
 
 
 def _unknown(annotations: Mapping[str, str]) -> list[str]:
@@ -257,9 +244,9 @@ def _unknown(annotations: Mapping[str, str]) -> list[str]:
     for key in sorted(annotations):
         if not key.startswith(PREFIX) or key in _KEYS:
             continue
-        if key.startswith(SNAPSHOT + "."):
-            name = key.removeprefix(SNAPSHOT + ".")
-            if not _CONTAINER.fullmatch(name):
+        base = next((one for one in _OF_ONE if key.startswith(one + ".")), None)
+        if base is not None:
+            if not _CONTAINER.fullmatch(key.removeprefix(base + ".")):
                 warnings.append(f"{shown(key)} names no container and is ignored")
         elif key == PLAN_ANNOTATION:
             warnings.append(f"{key} is set by Podthaw itself and is ignored on a pod")

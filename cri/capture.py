@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cri import archive, manifesting
+from cri.quiesce import Hooks, quiesced
 from cri.store import Store
 from cri.store.refs import check_name
 from cri.target import Target
 from shim import capture, host, inspection, preflight, snapshot
-from shim.capture import DumpResult, Order
+from shim.capture import Order
 from shim.dumprun import CaptureFailed
 from shim.errors import Refused, Unfit
 from shim.finding import Finding
@@ -33,7 +34,9 @@ class Options:
     stop: bool = False
     """Kill the container once the snapshot is published."""
     timeout: float = 60.0
-    """Seconds that the dump may take."""
+    """Seconds that the hook before it and the dump may take together."""
+    containerd: str = "/run/containerd/containerd.sock"
+    """containerd's socket, for hooks that run a program in the container."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,11 @@ class Captured:
 
 
 def check(target: Target, options: Options, destination: Path) -> list[Finding]:
-    """What stands in the way of a capture, failures first; Unfit while another one runs."""
+    """What stands in the way of a capture, failures first; Unfit while another one runs.
+
+    Hooks are read and not carried out; Refused when one is malformed.
+    """
+    Hooks.of(target)
     with capture.exclusive(target.container.id, options.run):
         return look(target, options, destination)[1]
 
@@ -84,6 +91,7 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
     """
     check_name(name)
     begin = time.monotonic()
+    hooks = Hooks.of(target)
     needs = host.facts(options.criu)
     published: list[tuple[str, snapshot.Manifest]] = []
 
@@ -104,19 +112,23 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
     ):
         seen, findings = look(target, options, store.root)
         warnings = require(target, findings)
-        result = capture.dump(
-            target.container,
-            Order(
-                stage=stage,
-                work=work,
-                run=options.run,
-                criu=options.criu,
-                leave_running=not options.stop,
-                timeout=options.timeout,
-                before_end=lambda: publish(stage, 0.0),
-            ),
-            session=session,
-        )
+        with quiesced(target, hooks, options) as told:
+            if hooks.before is not None:  # what it is like now is what will be captured
+                seen, findings = look(target, options, store.root)
+                warnings = require(target, findings)
+            result = capture.dump(
+                target.container,
+                Order(
+                    stage=stage,
+                    work=work,
+                    run=options.run,
+                    criu=options.criu,
+                    leave_running=not options.stop,
+                    timeout=told.left,
+                    before_end=lambda: publish(stage, 0.0),
+                ),
+                session=session,
+            )
         if not options.stop:
             with _written():
                 publish(stage, result.frozen_seconds)
@@ -128,41 +140,45 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
         size=manifest.size,
         frozen_seconds=result.frozen_seconds,
         seconds=time.monotonic() - begin,
-        phases=result.phases,
-        warnings=warnings,
+        phases={**told.phases, **result.phases},
+        warnings=[*warnings, *told.warnings],
     )
 
 
-def export(target: Target, location: Path, options: Options) -> DumpResult:
+def export(target: Target, location: Path, options: Options) -> list[Finding]:
     """Capture a container into a checkpoint tar at ``location``, as kubelet and crictl ask for.
 
-    The tar appears there whole or not at all.
+    The tar appears there whole or not at all. Returns warnings.
     """
     if not location.is_absolute() or location.name in ("", ".", ".."):
         raise Refused(f"the location {str(location)!r} is not an absolute path of a file")
+    hooks = Hooks.of(target)
     with (
         capture.exclusive(target.container.id, options.run) as session,
         _beside(location) as folder,
         _work(options.run) as work,
     ):
-        require(target, look(target, options, location.parent)[1])
+        warnings = require(target, look(target, options, location.parent)[1])
         stage = folder / "stage"
         stage.mkdir(mode=0o700)
-        result = capture.dump(
-            target.container,
-            Order(
-                stage=stage,
-                work=work,
-                run=options.run,
-                criu=options.criu,
-                timeout=options.timeout,
-                scratch=(folder,),
-            ),
-            session=session,
-        )
+        with quiesced(target, hooks, options) as told:
+            if hooks.before is not None:
+                warnings = require(target, look(target, options, location.parent)[1])
+            capture.dump(
+                target.container,
+                Order(
+                    stage=stage,
+                    work=work,
+                    run=options.run,
+                    criu=options.criu,
+                    timeout=told.left,
+                    scratch=(folder,),
+                ),
+                session=session,
+            )
         with _written():
             archive.write(target, stage, work, location)
-    return result
+    return [*warnings, *told.warnings]
 
 
 @contextmanager

@@ -151,6 +151,7 @@ class Creation:
                 restore_timeout=self._options.restore_timeout,
                 runtime=self._options.runtime,
                 criu=self._options.criu,
+                after_restore=reading.wish.after_restore,
             ),
             image_id=image_answer.image.id,
             command=command,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from shim import ipc, plan
+from shim import hooks, ipc, plan
 from shim.criu import rewrite
 from shim.errors import Broken, Unfit
 from shim.plan import OnFailure, Plan
@@ -61,6 +61,7 @@ class Policy:
     """Seconds."""
     runtime: str
     criu: str
+    after_restore: hooks.Hook | None = None
 
 
 def prepare(
@@ -102,6 +103,8 @@ def prepare(
             tcp=policy.tcp,
             on_failure=policy.on_failure,
             restore_timeout=policy.restore_timeout,
+            after_restore=str(policy.after_restore or ""),
+            address=next(iter(_usable(target.addresses)), hooks.HOST),
             runtime=policy.runtime,
             criu=policy.criu,
         )

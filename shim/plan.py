@@ -81,6 +81,10 @@ class Plan:
     on_failure: OnFailure = "cold"
     restore_timeout: float = 60.0
     """Seconds that the restore may take before it is undone."""
+    after_restore: str = ""
+    """The hook that wakes the workload (:mod:`shim.hooks`), as the user wrote it, or nothing."""
+    address: str = "127.0.0.1"
+    """Where such a hook finds the pod: its first IP address, or the node's own loopback."""
     runtime: str = "runc"
     """The OCI runtime below, a path or a name on PATH."""
     criu: str = "criu"
@@ -100,7 +104,7 @@ class Result:
     log_tail: list[str] = field(default_factory=list)
     """The last lines of CRIU's log that tell of the failure."""
     phases: dict[str, float] = field(default_factory=dict)
-    """Name of a phase → seconds, in order: check, rootfs, shm, criu, undo, cold."""
+    """Name of a phase → seconds, in order: check, rootfs, shm, criu, hook, undo, cold."""
     finished: float = 0.0
     """Unix time in seconds."""
 

@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
 
 from shim.errors import Unfit
 
@@ -90,6 +91,63 @@ def run(
     return code if code >= 0 else 128 - code
 
 
+def output_of(
+    program: str, arguments: list[str], deadline: float, *, limit: int = 4096
+) -> tuple[int, bytes]:
+    """Run a program without input, as :func:`run` does: its exit status, the end of its output.
+
+    What it prints is read all along, so it can neither fill a disk nor block; ``limit`` bytes
+    are kept.
+    """
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    status: int | None = None
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(program, arguments, dict(os.environ), writer, parent, standard_input=nothing)
+        try:
+            kept = _read_until_end(pid, reader, deadline, limit)
+            status = os.waitpid(pid, 0)[1]
+        finally:
+            if status is None:
+                kill_group(pid)
+                os.waitpid(pid, 0)
+    finally:
+        for one in (reader, writer, nothing):
+            os.close(one)
+    code = os.waitstatus_to_exitcode(status)
+    if code == _CANNOT_START:
+        raise Unfit(f"the program {program} cannot be started")
+    return (code if code >= 0 else 128 - code), kept
+
+
+def _read_until_end(pid: int, reader: int, deadline: float, limit: int) -> bytes:
+    """Read until the process has ended, not until nobody can write any more."""
+    kept = b""
+    handle = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        poll.register(reader, select.POLLIN)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise DeadlineError
+            ready = [number for number, _ in poll.poll(left * 1000)]
+            # A pipe holds no more than this at once; what comes later is another process's.
+            with suppress(BlockingIOError):
+                kept = (kept + os.read(reader, 1 << 20))[-limit:]
+            if handle in ready:
+                return kept
+    finally:
+        os.close(handle)
+
+
 _CANNOT_START = 227
 """Exit status of a child that could not become the program; runc and CRIU do not use it."""
 
@@ -130,6 +188,8 @@ def _become(
     environment: dict[str, str],
     output: int | None,
     parent: int,
+    *,
+    standard_input: int | None = None,
 ) -> None:
     """The child between fork and exec; never returns."""
     try:
@@ -138,6 +198,8 @@ def _become(
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         if os.getppid() == parent:
+            if standard_input is not None:
+                os.dup2(standard_input, 0)
             if output is not None:
                 os.dup2(output, 1)
                 os.dup2(output, 2)

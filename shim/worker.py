@@ -99,6 +99,14 @@ def follow(
         _extract_shm(record, order, spec, run, tick)
     with _phase(phases, "criu"):
         _restore_processes(record, order, spec, run, deadline)
+    if order.after_restore:
+        from shim import wake  # noqa: PLC0415 - few containers have a hook
+
+        first = _first_process(record.pid_file)
+        with _phase(phases, "hook"):
+            wake.wake(
+                record, order, first, f"{plan.plan_dir(order.id, Path(run))}/runc.log", deadline
+            )
     if record.shm is not None:
         shm.remember(run, order.sandbox_id, order.container, record.shm["made"])
 

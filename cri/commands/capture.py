@@ -34,7 +34,8 @@ def add(subparsers: Subparsers) -> None:
         "capture",
         "Take a snapshot of a running container on this node. It stands still while its memory\n"
         "is written, then runs on; --stop ends it instead. A capture that fails leaves the\n"
-        "container running and nothing behind. --check only tells what stands in the way.",
+        "container running and nothing behind. --check only tells what stands in the way.\n"
+        "The hooks that the pod's annotations name are carried out, but not by --check.",
         "podthaw capture shop/web-0 --name web\n"
         "podthaw capture shop/web-0 -c server --name web --timeout 2m -o json\n"
         "podthaw capture shop/web-0 --check",
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
         criu=configured.criu,
         stop=args.stop,
         timeout=args.timeout or configured.capture_timeout,
+        containerd=configured.containerd,
     )
     if args.check:
         return _check(found, configured, options, args)
@@ -117,11 +119,13 @@ def _remember(store: Store, digest: str, state: Path) -> None:
 
 def _export(found: Target, options: Options, location: Path) -> int:
     try:
-        capture.export(found, location, options)
+        warnings = capture.export(found, location, options)
     except PodthawError as error:
         # The daemon passes one line on to kubelet, so the last words of CRIU go into it.
         last = error.detail.strip().splitlines()[-1:]
         raise type(error)(" | ".join([str(error), *last])) from error
+    for warning in warnings:
+        output.note(f"podthaw: warning: {warning}")
     return 0
 
 

@@ -8,6 +8,7 @@ from cri import annotations
 from cri.annotations import Action
 from cri.store.refs import Reference
 from shim.errors import Refused, Unfit
+from shim.hooks import Hook
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -104,14 +105,14 @@ def test_a_malformed_policy_is_taken_as_cold_and_warned_of() -> None:
         (annotations.CAPTURE_WHEN, "file:/tmp/ready", "capture_when", Action("file", "/tmp/ready")),
         (annotations.CAPTURE_WHEN, "after:30s", "capture_when", Action("after", "30")),
         (annotations.CAPTURE_WHEN, "after:2m", "capture_when", Action("after", "120")),
-        (annotations.BEFORE_CAPTURE, "signal:USR1", "before_capture", Action("signal", "USR1")),
-        (annotations.BEFORE_CAPTURE, "signal:SIGHUP", "before_capture", Action("signal", "HUP")),
-        (annotations.AFTER_RESTORE, "http:80/wake", "after_restore", Action("http", "80/wake")),
+        (annotations.BEFORE_CAPTURE, "signal:USR1", "before_capture", Hook("signal", "USR1")),
+        (annotations.BEFORE_CAPTURE, "signal:SIGHUP", "before_capture", Hook("signal", "HUP")),
+        (annotations.AFTER_RESTORE, "http:80/wake", "after_restore", Hook("http", "80/wake")),
         (
             annotations.AFTER_RESTORE,
             "exec:/wake --now",
             "after_restore",
-            Action("exec", "/wake --now"),
+            Hook("exec", "/wake --now"),
         ),
     ],
 )
@@ -142,6 +143,7 @@ def test_each_value_is_read(key: str, value: str, field: str, wanted: object) ->
         (annotations.BEFORE_CAPTURE, "exec:a\nb"),
         (annotations.BEFORE_CAPTURE, "file:/x"),
         (annotations.AFTER_RESTORE, "signal:KILL"),
+        (annotations.AFTER_RESTORE, "signal:TERM"),
         (annotations.AFTER_RESTORE, "signal:STOP"),
         (annotations.AFTER_RESTORE, "signal:9"),
         (annotations.AFTER_RESTORE, "USR1"),
@@ -165,19 +167,35 @@ def test_where_the_pod_is_silent_the_node_decides() -> None:
     assert (loud.on_failure, loud.wish.tcp) == ("cold", "close")
 
 
-def test_hooks_are_answered_honestly() -> None:
+def test_a_hook_that_names_the_container_comes_first() -> None:
     asked = {
         annotations.SNAPSHOT: "x",
         annotations.BEFORE_CAPTURE: "signal:USR1",
-        annotations.AFTER_RESTORE: "exec:/wake",
+        annotations.BEFORE_CAPTURE + ".web": "exec:/rest",
+        annotations.AFTER_RESTORE + ".other": "exec:/wake",
     }
     reading = annotations.read(asked, "web")
+    assert reading.warnings == ()
     assert reading.wish is not None
-    assert [warning.split(" ")[0] for warning in reading.warnings] == [
-        annotations.BEFORE_CAPTURE,
-        annotations.AFTER_RESTORE,
-    ]
-    assert all("not yet carried out" in warning for warning in reading.warnings)
+    assert reading.wish.before_capture == Hook("exec", "/rest")
+    assert reading.wish.after_restore is None
+    other = annotations.read(asked, "other").wish
+    assert other is not None
+    assert other.before_capture == Hook("signal", "USR1")
+    assert other.after_restore == Hook("exec", "/wake")
+
+
+def test_a_malformed_hook_of_one_container_concerns_no_other() -> None:
+    asked = {annotations.SNAPSHOT: "x", annotations.AFTER_RESTORE + ".web": "exec:"}
+    problem = annotations.read(asked, "web").problem
+    assert str(problem).startswith("podthaw.dev/after-restore.web is 'exec:', wanted http:PORT")
+    assert annotations.read(asked, "other").wish is not None
+
+
+def test_what_is_not_carried_out_is_said() -> None:
+    asked = {annotations.SNAPSHOT: "x", annotations.CAPTURE_WHEN: "after:30s"}
+    (warning,) = annotations.read(asked, "web").warnings
+    assert warning.startswith("podthaw.dev/capture-when is understood but not yet carried out")
 
 
 @pytest.mark.parametrize(
@@ -190,6 +208,8 @@ def test_hooks_are_answered_honestly() -> None:
         ("podthaw.dev/plan", "set by Podthaw itself"),
         ("podthaw.dev/snapshot.", "names no container"),
         ("podthaw.dev/snapshot.a/b", "names no container"),
+        ("podthaw.dev/after-restore.a/b", "names no container"),
+        ("podthaw.dev/before-capture.", "names no container"),
     ],
 )
 def test_an_unknown_key_is_a_warning_and_the_start_goes_on(key: str, warning: str) -> None:

@@ -13,6 +13,7 @@ from shim import plan
 from shim.criu import images
 from shim.criu.wire import Message
 from shim.errors import Broken, Unfit
+from shim.hooks import Hook
 from tests.unit.cri import snapshots
 
 PLAN = "ab" * 16
@@ -33,7 +34,11 @@ POLICY = Policy(
 
 
 def prepared(
-    folder: Path, files: dict[str, bytes] | None = None, target: Target = TARGET, **changes: Any
+    folder: Path,
+    files: dict[str, bytes] | None = None,
+    target: Target = TARGET,
+    policy: Policy = POLICY,
+    **changes: Any,
 ) -> tuple[plan.Plan, Path, Any]:
     _, manifest = snapshots.write(folder / "snapshot", files, **changes)
     run = folder / "run"
@@ -41,7 +46,7 @@ def prepared(
     order, sockets = prepare(
         PLAN,
         target,
-        POLICY,
+        policy,
         name="small",
         digest=DIGEST,
         folder=folder / "snapshot",
@@ -67,6 +72,15 @@ def test_the_plan_is_one_that_the_wrapper_reads(tmp_path: Path) -> None:
     assert (order.snapshot, order.snapshot_dir) == (DIGEST, str(tmp_path / "snapshot"))
     assert (order.attempt, order.restore_timeout, order.runtime) == (2, 5.0, "/usr/bin/runc")
     assert order.rootfs_diff == str(tmp_path / "snapshot" / "rootfs.tar")
+
+
+def test_the_hook_and_where_it_finds_the_pod(tmp_path: Path) -> None:
+    order, _, _ = prepared(tmp_path / "none")
+    assert (order.after_restore, order.address) == ("", "10.88.0.9")
+    policy = replace(POLICY, after_restore=Hook("http", "8080/wake"))
+    of_node = replace(TARGET, addresses=[""])
+    order, _, _ = prepared(tmp_path / "hook", target=of_node, policy=policy)
+    assert (order.after_restore, order.address) == ("http:8080/wake", "127.0.0.1")
 
 
 def test_tars_that_the_snapshot_does_not_have_are_not_named(tmp_path: Path) -> None:

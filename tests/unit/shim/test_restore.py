@@ -37,6 +37,7 @@ case " $* " in
 *" delete "*) rmdir $state/criu-root 2>/dev/null; rm -rf --one-file-system $state; exit 0;;
 *" create "*) cat $BUNDLE/config.json > $FAKE/created; ls $BUNDLE/rootfs > $FAKE/listing
               ls $FAKE/shm >> $FAKE/listing; exit 0;;
+*" exec "*) while [ "$1" != exec ]; do shift; done; shift 2; exec "$@";;
 *" restore "*) ;;
 *) exit 0;;
 esac
@@ -182,7 +183,11 @@ class Case:
         path = self.top / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         return [
-            next(word for word in line.split() if word in ("restore", "create", "delete", "start"))
+            next(
+                word
+                for word in line.split()
+                if word in ("restore", "exec", "create", "delete", "start")
+            )
             for line in lines
         ]
 
@@ -251,6 +256,54 @@ def test_start_of_a_restored_container_does_nothing_and_delete_forgets_it(case: 
     assert list((case.run / "restores").iterdir()) == []
     subprocess.run([case.shim, "start", case.id], env=environment, check=True)
     assert case.calls == ["restore", "delete", "start"]
+
+
+def test_a_hook_is_carried_out_before_the_container_counts_as_restored(case: Case) -> None:
+    case.order = {"after_restore": f"exec:touch '{case.top}/woken'"}
+    status, result = case.create("ok")
+    assert (status, case.calls) == (0, ["restore", "exec"])
+    assert (case.top / "woken").exists()
+    assert result is not None
+    assert result.outcome == "restored"
+    assert list(result.phases) == ["check", "rootfs", "shm", "criu", "hook"]
+    command = case.read("calls").splitlines()[1]
+    assert f"--root {case.top}/state" in command
+    assert command.endswith(f"exec {case.id} touch {case.top}/woken")
+
+
+@pytest.mark.parametrize("policy", ["cold", "fail"])
+@pytest.mark.parametrize(
+    ("hook", "reason"),
+    [
+        ("exec:sh -c 'echo not now; exit 4'", "ended with status 4: not now"),
+        ("exec:/bin/sleep 600", "was not done within"),
+        ("http:9/x", "was not answered at 127.0.0.1"),
+        ("signal:USR1", "has no receiver"),
+    ],
+)
+def test_a_hook_that_fails_undoes_the_restore(
+    case: Case, hook: str, reason: str, policy: str
+) -> None:
+    # The process that the made-up runtime names is not in the container's control group.
+    case.order = {"after_restore": hook, "on_failure": policy, "restore_timeout": 3.0}
+    status, result = case.create("ok")
+    assert result is not None
+    assert (result.outcome, result.kind) == ("cold" if policy == "cold" else "failed", "unfit")
+    assert reason in result.reason
+    assert "the hook after-restore failed, the program was not woken: " in result.reason
+    assert list(result.phases)[4:6] == ["hook", "undo"]
+    assert (status == 0) == (policy == "cold")
+    assert case.calls[-1] == ("create" if policy == "cold" else "delete")
+    case.assert_nothing_left()
+
+
+def test_a_plan_with_a_hook_that_nobody_could_have_asked_for_is_refused(case: Case) -> None:
+    case.order = {"after_restore": "http:80/x\r\nHost: other"}
+    status, result = case.create("ok")
+    assert status == 1
+    assert result is not None
+    assert (result.outcome, result.kind) == ("failed", "refused")
+    case.assert_nothing_left()
 
 
 @pytest.mark.parametrize(

@@ -120,3 +120,36 @@ print(grandchild)
         [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert not alive(int(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "output"),
+    [
+        ("echo a; echo b >&2; exit 3", 3, b"a\nb\n"),
+        ("cat; echo end", 0, b"end\n"),
+        ("kill -9 $$", 137, b""),
+        ("sleep 60 & echo left", 0, b"left\n"),
+    ],
+)
+def test_what_it_prints(script: str, status: int, output: bytes) -> None:
+    begun = time.monotonic()
+    assert supervise.output_of("/bin/sh", ["-c", script], soon()) == (status, output)
+    assert time.monotonic() - begun < 10
+
+
+def test_only_the_end_of_much_output_is_kept() -> None:
+    script = "head -c 5000000 /dev/zero | tr '\\0' x; echo the end"
+    status, output = supervise.output_of("/bin/sh", ["-c", script], soon(), limit=20)
+    assert (status, output) == (0, b"x" * 12 + b"the end\n")
+
+
+def test_a_program_that_prints_for_ever_ends_at_its_deadline(tmp_path: Path) -> None:
+    script = f"echo $$ > {tmp_path}/pid; exec yes"
+    with pytest.raises(supervise.DeadlineError):
+        supervise.output_of("/bin/sh", ["-c", script], time.monotonic() + 0.5)
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def test_output_of_a_program_that_is_not_there() -> None:
+    with pytest.raises(Unfit, match="/nowhere cannot be started"):
+        supervise.output_of("/nowhere", [], soon())
