@@ -31,10 +31,11 @@ _SIGNALLED = 128
 _HOST_TROUBLE = re.compile(
     r"No space left on device|Disk quota exceeded|Cannot allocate memory|Too many open files"
     r"|Address already in use|Cannot assign requested address"
+    r"|Can't fork .*Resource temporarily unavailable"
 )
 """Failures of CRIU that are the host's or this pod's and say nothing about the snapshot.
 
-A port may be taken by another container of the pod.
+A port may be taken by another container of the pod, a limit of processes may be too small.
 """
 
 _KILLED = "killed by signal 9"
