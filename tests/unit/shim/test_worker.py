@@ -73,7 +73,7 @@ VOLUME = {
          "Address already in use\n(00.2) Error (criu/cr-restore.c:2557): Restoring FAILED."),
          Unfit, "in use"),
         ("(00.1) Error (criu/image.c:1): write: No space left on device", Unfit, "disk is full"),
-        ("(00.1) Error (criu/cr-restore.c:1230): Can't fork for 7: Resource temporarily unavailable",
+        ("(00.1) Error (criu/x.c:1): Can't fork for 7: Resource temporarily unavailable",
          Unfit, "Can't fork"),
         ("(00.1) Error (criu/files-reg.c:1): Can't open file data/x on restore: No such file",
          Unfit, "is missing: /data/x"),
