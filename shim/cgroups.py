@@ -29,6 +29,12 @@ def directories(
     container), because everything in it is killed when a restore fails.
     """
     path = spec.get("linux", {}).get("cgroupsPath") or ""
+    if not systemd and _systemd_path(path).endswith(".scope"):
+        raise Unfit(
+            f"the cgroup path {path!r} is one for systemd, but Podthaw's runtime does not leave "
+            "cgroups to it: run podthaw-dropin once more, or add SystemdCgroup = true to the "
+            "runtime's options"
+        )
     group = _systemd_path(path) if systemd else path
     leaf = os.path.basename(group)
     if not group.startswith("/") or container not in leaf or ".." in group.split("/"):

@@ -50,6 +50,12 @@ def test_systemd() -> None:
     assert found == [f"/sys/fs/cgroup/unified/{slices}/cri-containerd-c1.scope"]
 
 
+def test_a_runtime_that_lacks_the_option_for_systemd_is_told() -> None:
+    path = "kubepods-burstable-pod1.slice:cri-containerd:c1"
+    with pytest.raises(Unfit, match="add SystemdCgroup = true"):
+        cgroups.directories(spec(path), "c1", V1, systemd=False)
+
+
 @pytest.mark.parametrize("path", ["", None, "/", "/kubepods/other", "c1", "/a/../c1", "/c1/x"])
 def test_a_group_that_is_not_the_containers_own_is_refused(path: object) -> None:
     with pytest.raises(Unfit, match="group of its own"):
