@@ -231,14 +231,15 @@ def test_no_time_is_left(hook: Hook) -> None:
 # -- signal -----------------------------------------------------------------------------------
 
 RECEIVER = """
-import signal, sys
+import signal, sys, time
 signal.signal(signal.SIGUSR1, lambda *_: sys.exit(7))
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
 signal.signal(signal.SIGWINCH, signal.SIG_IGN)
 print("ready", flush=True)
 if sys.argv[1] == "wait":
     sys.exit(10 + signal.sigwait([signal.SIGHUP]))
-signal.pause()
+while True:  # a pause could miss a signal that came just before it
+    time.sleep(0.05)
 """
 
 
@@ -248,8 +249,10 @@ def receiver(how: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(
