@@ -17,6 +17,7 @@ import re
 import shlex
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,6 +35,10 @@ HOST = "127.0.0.1"
 
 WANTED = "http:PORT/PATH, exec:COMMAND or signal:USR1"
 """What a hook may look like, for messages."""
+
+_SIGTIMEDWAIT = {"x86_64": "128", "aarch64": "137"}.get(os.uname().machine)
+"""The number of the system call in which sigwait waits."""
+_TRIES = 50
 
 SIGNALS = {name: signal.Signals[f"SIG{name}"] for name in ("HUP", "USR1", "USR2", "WINCH")}
 """Signals that mean nothing to the kernel: what they mean, the program says."""
@@ -211,16 +216,47 @@ def _send(hook: Hook, place: Place) -> None:
 
 
 def _handles(pid: int, number: int) -> bool:
-    """Whether a process catches a signal, or blocks it to wait for it (sigwait, signalfd).
+    """Whether a process catches a signal, or all its threads block it or wait for it.
 
     Otherwise the kernel drops it without a word, as it does for the first process of a PID
     namespace, or ends the process.
     """
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name in ("SigCgt", "SigBlk") and int(value, 16) >> (number - 1) & 1:
+    bit = 1 << (number - 1)
+    if _masks(f"/proc/{pid}")["SigCgt"] & bit:
+        return True
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            if not _holds(f"/proc/{pid}/task/{thread}", bit):
+                return False
+    return True
+
+
+def _holds(folder: str, bit: int) -> bool:
+    """Whether a thread blocks a signal or waits for it."""
+    for _ in range(_TRIES):
+        # While a thread is in sigwait, what it waits for does not count as blocked.
+        if _masks(folder)["SigBlk"] & bit:
             return True
+        call = Path(folder, "syscall").read_text().split()
+        if call[0] != "running":
+            return bool(_awaited(folder, call) & bit)
+        time.sleep(0.001)  # it may be on its way into sigwait
     return False
+
+
+def _masks(folder: str) -> dict[str, int]:
+    lines = (line.partition(":") for line in Path(folder, "status").read_text().splitlines())
+    return {name: int(value, 16) for name, _, value in lines if name in ("SigCgt", "SigBlk")}
+
+
+def _awaited(folder: str, call: list[str]) -> int:
+    """The signals that a thread waits for in rt_sigtimedwait, as a mask."""
+    number, *arguments = call
+    if number != _SIGTIMEDWAIT or not arguments:
+        return 0
+    with Path(folder, "mem").open("rb", buffering=0) as memory:
+        memory.seek(int(arguments[0], 16))
+        return int.from_bytes(memory.read(8), sys.byteorder)
 
 
 def _printable(line: str) -> str:

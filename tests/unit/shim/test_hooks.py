@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -250,6 +251,9 @@ def receiver(how: str) -> Iterator[subprocess.Popen[str]]:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         try:
+            # Not before it sleeps: what it waits for then no longer counts as blocked.
+            while Path(f"/proc/{process.pid}/stat").read_text().split(") ")[1][0] != "S":
+                time.sleep(0.001)
             yield process
         finally:
             process.kill()
