@@ -45,8 +45,10 @@ def kill_children() -> None:
     while children := _children():
         for pid in children:
             os.kill(pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
-        for pid in children:
-            os.waitpid(pid, 0)
+        # In whatever order they end: the first process of a PID namespace does not end before the
+        # others in it are reaped, such as one that was started there from outside.
+        for _ in children:
+            os.waitpid(-1, 0)
 
 
 def _children() -> list[int]:

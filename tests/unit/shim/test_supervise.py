@@ -153,3 +153,37 @@ def test_a_program_that_prints_for_ever_ends_at_its_deadline(tmp_path: Path) -> 
 def test_output_of_a_program_that_is_not_there() -> None:
     with pytest.raises(Unfit, match="/nowhere cannot be started"):
         supervise.output_of("/nowhere", [], soon())
+
+
+NAMESPACE = """
+import os, signal, subprocess, sys, time
+from shim import supervise
+supervise.adopt_orphans()
+outer = subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "600"])
+def children(pid):
+    return open(f"/proc/{pid}/task/{pid}/children").read().split()
+while not (first := children(outer.pid)):
+    time.sleep(0.01)
+while open(f"/proc/{first[0]}/comm").read() != "sleep\\n":
+    time.sleep(0.01)
+enter = subprocess.Popen(["nsenter", "--pid", "--target", first[0], "sleep", "600"])
+while not (other := children(enter.pid)):
+    time.sleep(0.01)
+for one in (outer, enter):  # now both sleepers are ours, the first of the namespace first
+    one.kill()
+    one.wait()
+assert children(os.getpid()) == first + other
+supervise.kill_children()
+assert not children(os.getpid())
+print("none left")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace needs root")
+def test_children_that_cannot_end_one_before_the_other() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NAMESPACE],
+        cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("none left\n", "")
