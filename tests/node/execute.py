@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import docker
 
@@ -62,10 +62,11 @@ def execute(
     # docker-py wraps the connection in a file object whose socket it does not offer otherwise.
     connection = cast("socket.socket", getattr(stream, "_sock", stream))
     try:
+        early = _read_ahead(stream, connection)
         connection.settimeout(timeout + 15)
         connection.sendall(stdin)
         connection.shutdown(socket.SHUT_WR)
-        outputs = _read_frames(connection)
+        outputs = _read_frames(connection, early)
     finally:
         stream.close()
         connection.close()
@@ -81,17 +82,28 @@ def execute(
     return result
 
 
-def _read_frames(connection: socket.socket) -> dict[int, bytes]:
+def _read_ahead(stream: Any, connection: socket.socket) -> bytearray:
+    """What came in one piece with the head of the engine's answer, and so was read with it.
+
+    It lies in the buffer of the HTTP response, which docker-py keeps but passes by.
+    """
+    connection.settimeout(0)
+    return bytearray(stream._response.raw._fp.fp.peek())
+
+
+def _read_frames(connection: socket.socket, early: bytearray) -> dict[int, bytes]:
     """Docker's multiplexed stream: a byte that names the stream, three zeros, a length, data."""
     parts: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
-    while header := _read(connection, 8):
+    while header := _read(connection, early, 8):
         stream, length = struct.unpack(">BxxxL", header)
-        parts[stream].append(_read(connection, length))
+        parts[stream].append(_read(connection, early, length))
     return {stream: b"".join(data) for stream, data in parts.items()}
 
 
-def _read(connection: socket.socket, length: int) -> bytes:
-    chunks: list[bytes] = []
+def _read(connection: socket.socket, early: bytearray, length: int) -> bytes:
+    chunks = [bytes(early[:length])]
+    del early[:length]
+    length -= len(chunks[0])
     while length and (chunk := connection.recv(min(length, 1 << 16))):
         chunks.append(chunk)
         length -= len(chunk)
