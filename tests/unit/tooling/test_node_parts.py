@@ -66,13 +66,16 @@ def test_the_mirror_is_the_one_that_apt_uses(
     assert debian.mirror() == found
 
 
-def test_both_outputs_are_read_from_one_stream() -> None:
+@pytest.mark.parametrize("early", [0, 3, 8, 10, 33])
+def test_both_outputs_are_read_from_one_stream(early: int) -> None:
+    """Some octets came already, with the head of the engine's answer."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        for stream, data in [(1, b"out"), (2, b"err"), (1, b"put")]:
-            theirs.sendall(struct.pack(">BxxxL", stream, len(data)) + data)
+        frames = [(1, b"out"), (2, b"err"), (1, b"put")]
+        sent = b"".join(struct.pack(">BxxxL", one, len(data)) + data for one, data in frames)
+        theirs.sendall(sent[early:])
         theirs.shutdown(socket.SHUT_WR)
-        assert execute._read_frames(ours) == {1: b"output", 2: b"err"}
+        assert execute._read_frames(ours, bytearray(sent[:early])) == {1: b"output", 2: b"err"}
 
 
 def test_an_owner_lives_as_long_as_its_process() -> None:
