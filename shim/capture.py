@@ -18,10 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from shim import dumprun, external, leftovers, mounts, procfs, rootfs, shm, snapshot, watches
 from shim import spec as oci
+from shim.affinity import save as save_affinity
 from shim.container import ContainerRef, short
 from shim.criu import command, log
 from shim.criu.stats import dump_seconds
@@ -47,8 +49,7 @@ class Order:
     """How to dump."""
 
     stage: Path
-    """Where ``images/``, ``rootfs.tar`` and ``shm.tar`` go; an empty folder of this capture
-    alone, removed when the dump fails."""
+    """Where the snapshot's files go: a folder of its own, empty, removed when the dump fails."""
     work: Path
     """Folder for CRIU's log; not part of the snapshot, and removed when the dump fails."""
     run: Path = DEFAULT_RUN
@@ -109,6 +110,7 @@ def dump(container: ContainerRef, order: Order, *, session: Session | None = Non
         session = session or stack.enter_context(exclusive(container.id, order.run))
         overlay = rootfs.overlay_at(container.rootfs)
         shared = _shm_folder(container)
+        scratch = order.stage, order.work, *order.scratch, _socket_path(container.id, order.run)
         record = Record(
             container=container.id,
             pid=container.pid,
@@ -118,15 +120,7 @@ def dump(container: ContainerRef, order: Order, *, session: Session | None = Non
             since=time.time(),
             link_folders=[str(overlay.upper)] + ([str(shared)] if shared else []),
             log=str(order.work / command.LOG),
-            scratch=[
-                str(path)
-                for path in (
-                    order.stage,
-                    order.work,
-                    *order.scratch,
-                    _socket_path(container.id, order.run),
-                )
-            ],
+            scratch=[str(path) for path in scratch],
         )
         files = Files(
             overlay=overlay,
@@ -234,7 +228,8 @@ def _guarded_dump(
             touched = True
             with dumprun.started(arguments, order.work, guardian.watch) as process:
                 deadline = time.monotonic() + order.timeout
-                process.follow(handshake, lambda: _while_frozen(files, order, deadline), deadline)
+                save = partial(_while_frozen, container, files, order, deadline)
+                process.follow(handshake, save, deadline)
         _check_status(process.status, order)
     except BaseException as error:
         leftovers.undo(record, touched=touched)
@@ -284,8 +279,10 @@ def _lock_file(path: Path) -> int:
         os.close(fd)  # its holder removed it between the two calls
 
 
-def _while_frozen(files: Files, order: Order, deadline: float) -> None:
+def _while_frozen(container: ContainerRef, files: Files, order: Order, deadline: float) -> None:
     files.read(deadline)
+    pids, images = procfs.tree_pids(container), order.stage / snapshot.IMAGES
+    save_affinity(pids, container.cgroups.values(), images)
     if not order.leave_running and order.before_end is not None:
         order.before_end()
 

@@ -29,6 +29,9 @@ MANIFEST = "manifest.json"
 ROOTFS = "rootfs.tar"
 SHM = "shm.tar"
 IMAGES = "images"
+AFFINITY = "affinity.json"
+"""Beside CRIU's images, if a thread is bound to processors: ``{"allowed": [0, 1], "threads":
+{"17": [0]}}``; thread ids are the container's own (:mod:`shim.affinity`)."""
 
 _MAX_MANIFEST = 64 << 20  # bytes; a process table of thousands takes one
 _T = TypeVar("_T")

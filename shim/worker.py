@@ -264,6 +264,10 @@ def _restore_processes(
     record.config = ""
     undo.clean_after_criu(record)
     oom.apply(spec, record.cgroups, _first_process(record.pid_file))
+    if os.path.exists(f"{order.images}/{snapshot.AFFINITY}"):
+        from shim import affinity  # noqa: PLC0415 - few programs bind their threads
+
+        affinity.apply(Path(order.images), record.cgroups)
 
 
 def _first_process(pid_file: str) -> int:

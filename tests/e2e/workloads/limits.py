@@ -44,9 +44,7 @@ class EventfdSemaphore(Behaviour):
 
 @behaviour
 class Affinity(Behaviour):
-    """The processors that a process may run on."""
-
-    limit = "lost"
+    """The processors that a process may run on; CRIU leaves that to us (shim.affinity)."""
 
     def set_up(self) -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
