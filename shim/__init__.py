@@ -11,6 +11,7 @@ Map
     ``runlog``     errors as runc reports them; ``runtime``: the program below
     ``restore``    ``create`` of a container that has a plan; ``worker`` takes the steps:
                    ``rootfs_apply`` and ``shm`` bring files, ``supervise`` runs runc
+    ``wake``       the hook of a restored workload; ``hooks``: what a hook is, how it is done
     ``undo``       takes a restore back by its ``journal``: ``cgroups``, ``mounts``, ``overlay``
     ``treewalk``   changes in a tree whose names and links are not trusted
     ``rootfs``     the writable layer, read at capture
