@@ -33,6 +33,13 @@ _MEANINGS: Sequence[tuple[str, str]] = (
     (r"No space left on device|Disk quota exceeded", "the disk is full"),
     (r"File too large", "CRIU was stopped at its deadline"),
     (
+        (
+            r"Unexpected EOF|bytes while \d+ expected (?:on|from)|Failed unpacking object|"
+            r"Wrong object requested|[Mm]agic doesn't match|Img trimmed|Corrupted root cgset"
+        ),
+        "an image file of the snapshot is damaged",
+    ),
+    (
         r"Can't get rlimit .*not permitted",
         (
             "a process is another user's, and CRIU reads its limits only with CAP_SYS_RESOURCE, "
@@ -88,12 +95,12 @@ _MEANINGS: Sequence[tuple[str, str]] = (
     (r"File .* has bad size", "a file differs in size from the one at the capture"),
     (r"File .* has bad build-ID|has bad mode", "a file differs from the one at the capture"),
     (
-        r"Can't open file .*No such file|Can't open .* on restore|No such file or directory",
+        r"Can't open file .*No such file|Can't open .* on restore",
         "a file that was open at the capture is missing",
     ),
     (r"[Ii]ptables.*failed|Locking network failed", "the firewall tool failed to hold connections"),
     (r"CPU|cpu.*features|FPU.*feature", "the processor lacks a feature that the snapshot uses"),
-    (r"Unable to interrupt task|ptrace.*Operation not permitted", "a process is being debugged"),
+    (r"ptrace.*Operation not permitted", "a process is being debugged"),
     (r"Can't set .*cgroup|cgroup.*Permission denied", "the cgroup could not be set up"),
     (r"Operation not permitted", "CRIU lacks a privilege"),
     (r"Cannot allocate memory|Out of memory", "memory ran out"),

@@ -93,3 +93,18 @@ def test_the_cause_comes_before_its_consequences() -> None:
     assert "io_uring" in log.explain(lines)
     assert log.explain(["Error (x.c:1): something new"]) == ""
     assert log.explain(["No space left on device, says no error"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "meaning"),
+    [
+        ("Error (criu/protobuf.c:72): Unexpected EOF on core-1.img", "damaged"),
+        ("Error (criu/protobuf.c:93): Read 3 bytes while 90 expected from mm-1.img", "damaged"),
+        ("Error (criu/image.c:563): Magic doesn't match for files.img", "damaged"),
+        ("Error (criu/image.c:635): Unable to open /sys/x: No such file or directory", ""),
+    ],
+)
+def test_a_damaged_image_is_no_missing_file(line: str, meaning: str) -> None:
+    told = log.explain([line])
+    assert meaning in told
+    assert "missing" not in told
