@@ -104,6 +104,7 @@ class NodeContainer:
         atexit.unregister(self.stop)
         if self._client is None:
             return
+        janitor.thaw(self.cgroup)
         with contextlib.suppress(NotFound):
             self._client.containers.get(self.id).remove(force=True, v=True)
         for volume in self._volumes:

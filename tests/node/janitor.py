@@ -24,6 +24,7 @@ def remove_stale(client: docker.DockerClient) -> None:
     """Remove what test runs left that did not end by themselves."""
     for container in client.containers.list(all=True, filters={"label": LABEL}):
         if not _lives(container.labels[LABEL]):
+            thaw(f"/{container.name}")
             with contextlib.suppress(APIError):
                 container.remove(force=True, v=True)
                 remove_cgroups(f"/{container.name}")
@@ -70,6 +71,16 @@ def hierarchies() -> Iterator[Path]:
 def unified_hierarchy() -> Path | None:
     """The root of cgroup v2, which may stand beside v1's hierarchies; None where there is none."""
     return next((path for path in hierarchies() if (path / "cgroup.controllers").exists()), None)
+
+
+def thaw(cgroup: str) -> None:
+    """Let the processes of a cgroup and those below run on: frozen ones could not be killed."""
+    for hierarchy in hierarchies():
+        top = hierarchy / cgroup.lstrip("/")
+        for name, running in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+            for path in top.rglob(name):
+                with contextlib.suppress(OSError):
+                    path.write_text(running)
 
 
 def remove_cgroups(cgroup: str) -> None:

@@ -122,10 +122,29 @@ def test_two_nodes_share_a_store(start_node: StartNode, tmp_path: Path) -> None:
     assert second.read("/var/lib/podthaw/store/file") == b'"shared"'
 
 
+LEAVES_A_FROZEN_PROCESS = """
+import os
+from tests.node import janitor
+from tests.node.node import Node
+
+node = Node().start()
+print(node.id, flush=True)
+for name, frozen in ("freezer.state", "FROZEN"), ("cgroup.freeze", "1"):
+    for top in janitor.hierarchies():
+        if (top / node.id / name).exists():
+            below = top / node.id / "pod"
+            below.mkdir(exist_ok=True)
+            pid = node.exec(["sh", "-c", "sleep 999 >/dev/null 2>&1 & echo $!"]).stdout
+            inside = f"/sys/fs/cgroup/{top.name}/{node.id}/pod"
+            node.exec(["sh", "-c", f"echo {pid.strip()} > {inside}/cgroup.procs"], check=False)
+            (below / name).write_text(frozen)
+os.kill(os.getpid(), 9)
+"""
+
+
 def test_what_a_killed_run_left_is_removed(start_node: StartNode) -> None:
-    script = "import os; from tests.node.node import Node; print(Node().start().id, flush=True)"
     killed = subprocess.run(
-        [sys.executable, "-c", f"{script}; os.kill(os.getpid(), 9)"],
+        [sys.executable, "-c", LEAVES_A_FROZEN_PROCESS],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
