@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,12 +60,17 @@ def test_python_runs_in_a_pod(bare: Node) -> None:
 
 
 def test_the_drop_in_keeps_what_containerd_had(bare: Node) -> None:
-    dump = bare.exec(["containerd", "config", "dump"]).stdout
+    def dumped() -> str:
+        text = bare.exec(["containerd", "config", "dump"]).stdout
+        # containerd 1.7 prints the imported files in no fixed order.
+        return re.sub(r"(?m)^imports = .*$", "", text)
+
+    dump = dumped()
     assert images.PAUSE in dump
     assert "runtimes.runc" in dump
     # A second run, over the first one's drop-in, ends the same.
     bare.exec(["python3", "/tmp/dropin.py", "/tmp/podthaw.toml"])
-    assert bare.exec(["containerd", "config", "dump"]).stdout == dump
+    assert dumped() == dump
 
 
 def test_a_drop_in_that_containerd_refuses_is_taken_back(bare: Node) -> None:

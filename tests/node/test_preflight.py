@@ -35,7 +35,7 @@ PROGRAMS = {
     "mqueue": (
         "kept = ctypes.CDLL('librt.so.1').mq_open(b'/jobs', os.O_CREAT | os.O_RDWR, 0o600, None)"
     ),
-    "shared-code": "call(9, 0x10000000, 4096, 5, 0x31, -1, 0)",  # mmap below all other code
+    "shared-code": "call(9, 0x100000, 4096, 5, 0x31, -1, 0)",  # mmap below all other code
     "nested-namespaces": "call(272, 0x04000000) if os.fork() == 0 else None",  # unshare, UTS
     "netlink": (
         "kept = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0); kept.bind((0, 0)); "
