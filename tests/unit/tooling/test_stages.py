@@ -50,3 +50,33 @@ def test_the_first_stage_that_fails_is_the_last(
 
 def test_times_are_told_in_minutes() -> None:
     assert stages.minutes(3725.9) == "62 min 05 s"
+
+
+@pytest.mark.parametrize(
+    ("stage", "failed", "second", "status"),
+    [
+        ("on the node", 2, 2, 0),
+        ("on the node", 2, 1, 1),
+        ("on the node", 4, 4, 1),
+        ("unit", 1, 1, 1),
+    ],
+)
+def test_few_failures_on_the_node_are_asked_again(
+    monkeypatch: pytest.MonkeyPatch, stage: str, failed: int, second: int, status: int
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    tries = 2 if stage == stages.ON_THE_NODE and failed <= stages.AGAIN else 1
+
+    def run_pytest(_marks: str, _report: Path, *more: str) -> tuple[int, dict[str, int]]:
+        asked.append(more)
+        if not more:
+            return 1, {"passed": 9, "failed": failed, "skipped": 0}
+        return int(second < failed), {"passed": second, "failed": failed - second, "skipped": 0}
+
+    monkeypatch.setattr(stages, "pytest", run_pytest)
+    found, counts = stages.run(stage)
+    assert found == status
+    assert len(asked) == tries
+    good_later = second if tries == 2 else 0
+    assert (counts["passed"], counts["failed"]) == (9 + good_later, failed - good_later)
+    assert counts.get("at the second try", 0) == good_later
