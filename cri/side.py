@@ -93,6 +93,8 @@ class Side(asyncio.Protocol):
         self._late: deque[Late] = deque()
         """Frames of this end that the other end's window could not take yet."""
         self._late_size = 0
+        self._announced: deque[int | None] = deque()
+        """Of each of its SETTINGS that is not acknowledged: the initial window, if it has one."""
         self._full = False  # it does not read what is written
         self._unread = 0  # octets written since it has stopped to
         self.largest = frames.DEFAULT_FRAME_SIZE
@@ -230,8 +232,8 @@ class Side(asyncio.Protocol):
             return self._headers(frame, raw)
         if kind == frames.WINDOW_UPDATE:
             return self._window_update(stream, raw)
-        if kind == frames.SETTINGS and not flags & frames.ACK:
-            return self._settings(raw[frames.HEAD :])
+        if kind == frames.SETTINGS:
+            return self._settings(raw[frames.HEAD :], acknowledged=bool(flags & frames.ACK))
         if kind == frames.RST_STREAM:
             if self._late:
                 self._forget(stream)
@@ -308,16 +310,28 @@ class Side(asyncio.Protocol):
             return None
         return frames.window_update(0, increment - repaid) if increment > repaid else b""
 
-    def _settings(self, payload: bytes) -> bytes | None:
+    def _settings(self, payload: bytes, *, acknowledged: bool) -> bytes | None:
+        if acknowledged:
+            # Only when it has been written may DATA follow that counts on it.
+            asyncio.get_running_loop().call_soon(self.peer.settings_acknowledged)
+            return None
         values = frames.parse_settings(payload)
         self.peer.largest = max(self.peer.largest, values.get(frames.MAX_FRAME_SIZE, 0))
-        window = values.get(frames.INITIAL_WINDOW_SIZE)
-        if window is not None:
-            difference, self.initial_window = window - self.initial_window, window
-            for outgoing in self.session.outgoings(self):
-                outgoing.window += difference
-                outgoing.pump()
+        self._announced.append(values.get(frames.INITIAL_WINDOW_SIZE))
         return self._settings_for_peer(values)
+
+    def settings_acknowledged(self) -> None:
+        """This end has got the acknowledgement of its SETTINGS: until then the old ones hold.
+
+        RFC 9113 section 6.5.3; gRPC's C core breaks the connection when DATA comes earlier.
+        """
+        window = self._announced.popleft() if self._announced else None
+        if window is None:
+            return
+        difference, self.initial_window = window - self.initial_window, window
+        for outgoing in tuple(self.session.outgoings(self)):
+            outgoing.window += difference
+            outgoing.pump()
 
     # what differs between the two ends
 
