@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -181,27 +181,25 @@ def export(target: Target, location: Path, options: Options) -> list[Finding]:
     return [*warnings, *told.warnings]
 
 
-@contextmanager
-def _work(run: Path) -> Iterator[Path]:
+def _work(run: Path) -> AbstractContextManager[Path]:
     """A folder for CRIU's log, on the run-time file system: it must hold the log of a full disk."""
-    folder = run / "captures" / f"work.{secrets.token_hex(8)}"
-    try:
-        folder.mkdir(mode=0o700, parents=True)
-    except OSError as error:
-        raise Unfit(f"the folder {folder.parent} cannot be used: {error.strerror}") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    folders = run / "captures"
+    name = f"work.{secrets.token_hex(8)}"
+    return _scratch(folders / name, f"the folder {folders} cannot be used", parents=True)
+
+
+def _beside(location: Path) -> AbstractContextManager[Path]:
+    name = f".podthaw.{secrets.token_hex(8)}"
+    return _scratch(location.parent / name, f"nothing can be written to {location.parent}")
 
 
 @contextmanager
-def _beside(location: Path) -> Iterator[Path]:
-    folder = location.parent / f".podthaw.{secrets.token_hex(8)}"
+def _scratch(folder: Path, trouble: str, *, parents: bool = False) -> Iterator[Path]:
+    """A private folder while it is needed. Raises Unfit that begins with ``trouble``."""
     try:
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, parents=parents)
     except OSError as error:
-        raise Unfit(f"nothing can be written to {location.parent}: {error.strerror}") from error
+        raise Unfit(f"{trouble}: {error.strerror}") from error
     try:
         yield folder
     finally:
