@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -228,6 +228,71 @@ def test_windows_that_stay_shut_hold_only_what_they_may(tmp_path: Path) -> None:
             assert p.relay.calls == 0
 
     run(test())
+
+
+class Answering(Hooks):
+    """The hooked method is answered here, with more than a window holds at first."""
+
+    async def _hook(self, _call: Call) -> bytes:
+        return bytes(300_000)
+
+
+def test_a_larger_window_counts_when_it_is_acknowledged(tmp_path: Path) -> None:
+    """RFC 9113 section 6.5.3: gRPC's C core breaks a connection on DATA that comes before."""
+
+    async def test() -> None:
+        acknowledge = asyncio.Event()
+
+        async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(frames.settings({}))
+            await acknowledge.wait()
+            writer.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
+            with suppress(OSError):
+                await reader.read()
+            writer.close()
+
+        server = await asyncio.start_unix_server(late, str(tmp_path / "containerd.sock"))
+        relay = Relay(str(tmp_path / "containerd.sock"), Answering())
+        await relay.serve(listen(tmp_path / "podthaw.sock"))
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "podthaw.sock"))
+        hello = frames.PREFACE + frames.settings({frames.INITIAL_WINDOW_SIZE: 1 << 20})
+        hello += frames.window_update(0, 1 << 20)
+        writer.write(hello + request(1, "Hooked") + data(1, bytes(5), end=True))
+        before = await frames_until(reader, lambda _: False, 0.3)
+        acknowledge.set()
+        after = await frames_until(reader, lambda seen: octets(seen) >= 200_000, 10)
+        writer.close()
+        await relay.stop(0.1)
+        server.close()
+        assert octets(before) == frames.DEFAULT_WINDOW
+        assert (frames.SETTINGS, frames.ACK, 0) not in before
+        assert after[0] == (frames.SETTINGS, frames.ACK, 0)
+
+    run(test())
+
+
+Seen = list[tuple[int, int, int]]
+"""Kind, flags and length of frames."""
+
+
+def octets(seen: Seen) -> int:
+    """How much DATA came."""
+    return sum(size for kind, _, size in seen if kind == frames.DATA)
+
+
+async def frames_until(
+    reader: asyncio.StreamReader, enough: Callable[[Seen], bool], limit: float
+) -> Seen:
+    """The frames that come, until there are enough or so many seconds are over."""
+    seen: Seen = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit):
+            while not enough(seen):
+                head = await reader.readexactly(frames.HEAD)
+                size = int.from_bytes(head[:3])
+                await reader.readexactly(size)
+                seen.append((head[3], head[4], size))
+    return seen
 
 
 def test_a_client_that_disappears_in_the_middle(tmp_path: Path) -> None:
