@@ -11,16 +11,24 @@ criu/image.c and the writers of each type in CRIU 4.2.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from shim.criu.wire import Message
 from shim.errors import Broken
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 COMMON_MAGIC = 0x54564319
 SERVICE_MAGIC = 0x55105940
 INVENTORY = 0x58313116
 FILES = 0x56303138
+PSTREE = 0x50273030
+IDS = 0x54432030
+FDINFO = 0x56213732
+MM = 0x57492820
+PAGEMAP = 0x56084025
+MOUNTPOINTS = 0x55563928
 TCP_STREAM = 0x51465506
 UTSNS = 0x54473203
 GHOST_FILE = 0x52583605
@@ -33,11 +41,11 @@ IPCNS_SEM = 0x59573019
 BPFMAP_DATA = 0x64324033
 
 _PLAIN = {
-    0x50273030: "pstree",
-    0x56213732: "fdinfo",
-    0x56084025: "pagemap",
+    PSTREE: "pstree",
+    FDINFO: "fdinfo",
+    PAGEMAP: "pagemap",
     0x55053847: "core",
-    0x54432030: "ids",
+    IDS: "ids",
     0x54123737: "vmas",
     0x56513555: "pipes",
     0x58364939: "fifo",
@@ -52,7 +60,7 @@ _PLAIN = {
     0x50363636: "reg-files",
     0x59255641: "ext-files",
     0x51403912: "fs",
-    0x57492820: "mm",
+    MM: "mm",
     0x59133954: "remap-fpath",
     0x44523722: "eventfd",
     0x45023858: "eventpoll",
@@ -60,7 +68,7 @@ _PLAIN = {
     0x57323820: "signalfd",
     0x48424431: "inotify",
     0x54562009: "inotify-wd",
-    0x55563928: "mountpoints",
+    MOUNTPOINTS: "mountpoints",
     0x57373951: "netdev",
     0x55933752: "netns",
     0x59433025: "tty",
@@ -113,30 +121,34 @@ NAMES = {**_PLAIN, **_WITH_DATA}
 _NUMBER = struct.Struct("<I")
 
 
-@dataclass(slots=True)
 class Entry:
     """One entry of an image."""
 
-    message: bytes
-    """The protobuf message, encoded; see :class:`shim.criu.wire.Message`."""
-    data: bytes = b""
-    """What follows it; empty for most types."""
+    __slots__ = ("data", "message")
+
+    def __init__(self, message: bytes, data: bytes = b"") -> None:
+        self.message = message
+        """The protobuf message, encoded; see :class:`shim.criu.wire.Message`."""
+        self.data = data
+        """What follows it; empty for most types."""
 
 
-@dataclass(slots=True)
 class Image:
     """A decoded image file."""
 
-    header: bytes
-    """The magic numbers as they stand in the file."""
-    magic: int
-    """The type's own magic number."""
-    entries: list[Entry]
+    __slots__ = ("entries", "header", "magic")
+
+    def __init__(self, header: bytes, magic: int, entries: list[Entry]) -> None:
+        self.header = header
+        """The magic numbers as they stand in the file."""
+        self.magic = magic
+        """The type's own magic number."""
+        self.entries = entries
 
 
 def decode(data: bytes, name: str) -> Image:
     """Take an image file apart; ``name`` is for messages. Raises Broken."""
-    magic, header = _magic(data, name)
+    magic, header = magic_of(data, name)
     entries: list[Entry] = []
     at = len(header)
     while at < len(data):
@@ -164,7 +176,8 @@ def encode(image: Image) -> bytes:
     return b"".join(parts)
 
 
-def _magic(data: bytes, name: str) -> tuple[int, bytes]:
+def magic_of(data: bytes, name: str) -> tuple[int, bytes]:
+    """The type's magic number of an image file, and the header up to its end. Raises Broken."""
     if len(data) < _NUMBER.size:
         raise Broken(f"{name} is truncated: wanted at least 4 bytes, found {len(data)} bytes")
     size = _NUMBER.size
