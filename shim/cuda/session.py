@@ -1,0 +1,184 @@
+"""All CUDA processes of a container together: suspend, resume, and bring back after a failure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shim.container import start_time
+from shim.cuda.calls import State
+from shim.cuda.helper import Answer, Helper, StuckError
+from shim.errors import Unfit
+
+LOCK_SECONDS = 10.0
+"""How long the work that a process has given to the GPU may take to end."""
+
+_POLL = 0.05
+
+_ROUNDS = 5
+"""How often new CUDA processes may turn up while the others are being locked."""
+
+
+@dataclass(kw_only=True)
+class Suspended:
+    """The processes whose device memory is in their ordinary memory now."""
+
+    pids: list[int]
+    phases: dict[str, float] = field(default_factory=dict)
+    """``cuda_lock`` and ``cuda_checkpoint`` → seconds."""
+
+
+def suspend(
+    helper: Helper,
+    list_pids: Callable[[], Collection[int]],
+    announce: Callable[[list[int]], None],
+    deadline: float,
+) -> Suspended:
+    """Lock every process of a container that uses CUDA, then checkpoint them all at once.
+
+    ``list_pids`` lists the container's processes and is asked again after each lock, until no new
+    one has begun to use CUDA; nothing of it may be frozen. ``announce`` gets the CUDA processes
+    before they are touched, for whoever must bring them back. ``deadline`` is on
+    :func:`time.monotonic`'s clock. Raises Unfit; the caller then calls :func:`bring_back`.
+    """
+    begun = time.monotonic()
+    known: set[int] = set()
+    for _ in range(_ROUNDS):
+        states = helper.states(set(list_pids()) - known, deadline)
+        if not states:
+            break
+        for pid, state in states.items():
+            if state is not State.RUNNING:
+                raise Unfit(
+                    f"{name(pid)} is {state.name.lower()} for the NVIDIA driver, wanted running: "
+                    "another program checkpoints it"
+                )
+            if is_stopped(pid):
+                raise Unfit(f"{name(pid)} uses CUDA and is stopped by a signal, wanted running")
+        known |= set(states)
+        announce(sorted(known))
+        seconds = max(0.0, min(LOCK_SECONDS, deadline - time.monotonic()))
+        answers = helper.ask("lock", list(states), deadline, seconds=seconds)
+        _all_well("locked", answers)
+    else:
+        raise Unfit("ever more processes begin to use CUDA while the others are being locked")
+    locked = time.monotonic()
+    if not known:
+        return Suspended(pids=[])
+    _all_well("checkpointed", helper.ask("checkpoint", known, deadline))
+    return Suspended(
+        pids=sorted(known),
+        phases={
+            "cuda_lock": round(locked - begun, 6),
+            "cuda_checkpoint": round(time.monotonic() - locked, 6),
+        },
+    )
+
+
+def restore(
+    helper: Helper, pids: Collection[int], gpu_map: Mapping[str, str], deadline: float
+) -> None:
+    """Give every checkpointed process its device memory again, all at once; they stay locked.
+
+    Raises Unfit.
+    """
+    _all_well("restored", helper.ask("restore", pids, deadline, gpu_map=gpu_map))
+
+
+def unlock(helper: Helper, pids: Collection[int], deadline: float) -> None:
+    """Let locked processes run on. Raises Unfit."""
+    _all_well("unlocked", helper.ask("unlock", pids, deadline))
+
+
+def bring_back(
+    how: str, processes: Mapping[int, int], *, patience: float = 60.0
+) -> tuple[list[str], list[str]]:
+    """Bring processes back to running, from whatever state, and see that they are.
+
+    ``processes`` maps each to its start time (:func:`shim.container.start_time`), so that another
+    one of that number is not touched. Returns what was done, and what could not be. Safe to
+    repeat. Never raises an expected error.
+    """
+    end = time.monotonic() + patience
+    done: list[str] = []
+    problems: dict[int, str] = {}
+    helper: Helper | None = None
+    try:
+        while True:
+            pids = [pid for pid, began in processes.items() if start_time(pid) == began]
+            try:
+                helper = helper or Helper(how)
+                left = _advance(helper, pids, problems, done, min(end, time.monotonic() + 30.0))
+            except StuckError as error:  # it was killed; another one may get an answer
+                helper, left = None, dict.fromkeys(pids, str(error))
+            except Unfit as error:
+                return done, [str(error)]
+            if not left:
+                return done, []
+            if time.monotonic() >= end or all(state == _LOST for state in left.values()):
+                return done, [f"{name(pid)} {why}" for pid, why in left.items()]
+            time.sleep(_POLL)
+    finally:
+        if helper is not None:
+            helper.close()
+
+
+_LOST = "is lost: the NVIDIA driver gave up on it, and the container must be restarted"
+
+
+def _advance(
+    helper: Helper,
+    pids: Collection[int],
+    problems: dict[int, str],
+    done: list[str],
+    deadline: float,
+) -> dict[int, str]:
+    """Take each process a step further; returns those that do not run yet, with why."""
+    states = helper.states(pids, deadline)
+    for call, state in (("restore", State.CHECKPOINTED), ("unlock", State.LOCKED)):
+        ready = [pid for pid, found in states.items() if found is state]
+        for answer in helper.ask(call, ready, deadline).values():
+            if answer.code:
+                problems[answer.pid] = f"cannot be brought back: {answer.why}"
+            else:
+                done.append(f"{'restored' if call == 'restore' else 'unlocked'} {name(answer.pid)}")
+    return {
+        pid: _LOST
+        if state is State.FAILED
+        else problems.get(pid, f"is still {state.name.lower()} for the NVIDIA driver")
+        for pid, state in helper.states(pids, deadline).items()
+        if state is not State.RUNNING
+    }
+
+
+def _all_well(what: str, answers: Mapping[int, Answer]) -> None:
+    failed = [answer for answer in answers.values() if answer.code]
+    if failed:
+        one = failed[0]
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise Unfit(
+            f"the NVIDIA driver has not {what} {name(one.pid)}{more}: {one.why}",
+            detail="\n".join(f"{name(other.pid)}: {other.why}" for other in failed[1:]),
+        )
+
+
+def name(pid: int, proc: Path = Path("/proc")) -> str:
+    """A process as people know it: its number inside the container, and its program's name."""
+    try:
+        text = (proc / str(pid) / "status").read_text(errors="replace")
+    except OSError:
+        return f"process {pid}"
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    inner = (fields.get("NSpid", "").split() or [str(pid)])[-1]
+    return f"process {inner} ({fields.get('Name', '').strip()})"
+
+
+def is_stopped(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether a signal has stopped it: the driver would wait for it without end."""
+    try:
+        text = (proc / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return text[text.rfind(")") + 2 :][:1] in ("T", "t")
