@@ -10,10 +10,14 @@ import errno
 import os
 import signal
 import time
-from typing import Any
 
 from shim.errors import Unfit
-from shim.mounts import Mounted
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shim.mounts import Mounted
 
 _V1 = "cgroup"
 _V2 = "cgroup2"

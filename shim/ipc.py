@@ -10,8 +10,11 @@ POSIX shared memory is in /dev/shm, a mount.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
 
 _IMAGE = re.compile(r"ipcns-(shm|sem|msg)-\d+\.img")
 """CRIU writes each of them only when there are objects (criu/ipc_ns.c)."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
-from typing import TypeVar
 
-T = TypeVar("T")
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 
 def in_namespace(path: str, work: Callable[[], T]) -> T:

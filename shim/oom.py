@@ -7,10 +7,12 @@ for nothing, and the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from shim import cgroups
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 _ROUNDS = 10
 """How often new processes are looked for: restored ones run, and may fork meanwhile."""

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
-from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from shim import mounts
 from shim.errors import Unfit
+from shim.record import record
 
 _SHOWN_ONLY = frozenset({"rw", "ro", "nouserxattr", "seclabel"})
 """Options that the kernel shows but that are not options of the overlay filesystem."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Layer:
     """A writable layer and how to mount it again."""
 
@@ -133,9 +131,11 @@ def _folder(mount: mounts.Mounted, upper: str) -> str:
         return "/"
     if not upper.startswith("/"):
         raise Unfit(f"the writable layer of the root filesystem is the relative path {upper!r}")
-    for parent in PurePosixPath(upper).parents:
-        if os.path.isdir(parent / first):
-            return str(parent)
+    parent = upper
+    while parent != "/":
+        parent = os.path.dirname(parent)
+        if os.path.isdir(os.path.join(parent, first)):
+            return parent
     raise Unfit(f"the root filesystem's layer {first!r} is nowhere above {upper}")
 
 
@@ -150,6 +150,8 @@ def _data(mount: mounts.Mounted) -> str:
 
 
 def _empty(folder: str) -> None:
+    import shutil  # noqa: PLC0415 - only a restore that failed needs it
+
     with os.scandir(folder) as listed:
         entries = list(listed)
     for entry in entries:

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 import tarfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from shim import members
 from shim.errors import Broken, PodthawError, Unfit
+from shim.record import field, record
 from shim.rootfs_apply import dress, make, unwritable
 from shim.treewalk import Parts, Tree, split
 
@@ -30,7 +29,7 @@ _COMPARE = 1 << 20
 _PLACE = "/dev/shm"  # noqa: S108 - where the container sees it
 
 
-@dataclass(kw_only=True)
+@record(kw_only=True)
 class Shared:
     """What a restore put into a pod's shared memory."""
 
@@ -134,6 +133,8 @@ def remembered(run: str, sandbox: str, container: str) -> dict[str, int]:
 
 def forget(run: str, sandbox: str) -> None:
     """Drop the records of a sandbox that is gone."""
+    import shutil  # noqa: PLC0415 - the end of a pod is the only time
+
     shutil.rmtree(f"{run}/shm/{sandbox}", ignore_errors=True)
 
 

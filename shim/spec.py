@@ -9,27 +9,31 @@ SELinux label.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
+from shim.digest import hexdigest
 from shim.errors import Refused
 from shim.snapshot import Mount
 
-Spec = Mapping[str, Any]
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    Spec = Mapping[str, Any]
 
 CAPABILITY_SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 
-def read(bundle: Path) -> dict[str, Any]:
+def read(bundle: str | Path) -> dict[str, Any]:
     """The OCI runtime spec of a bundle; Refused when it is absent or not one."""
-    path = bundle / "config.json"
+    path = os.path.join(bundle, "config.json")
     try:
-        spec = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            spec = json.load(file)
     except OSError as error:
         raise Refused(f"the OCI spec {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -145,7 +149,7 @@ def is_bind(mount: Mapping[str, Any]) -> bool:
     return mount.get("type") == "bind" or any(option in ("bind", "rbind") for option in options)
 
 
-def mounts(spec: Spec, rootfs: Path) -> list[Mount]:
+def mounts(spec: Spec, rootfs: str | Path) -> list[Mount]:
     """The spec's mounts as the manifest records them, in the spec's order.
 
     ``rootfs`` is where the destination is looked up when a bind mount's source tells nothing.
@@ -225,20 +229,21 @@ def spec_mounts(spec: Spec) -> list[Mapping[str, Any]]:
     return _tables(spec, "mounts")
 
 
-def _kind(mount: Mapping[str, Any], rootfs: Path) -> str:
+def _kind(mount: Mapping[str, Any], rootfs: str | Path) -> str:
     if not is_bind(mount):
         return "dir"
-    for path in (Path(str(mount.get("source", ""))), _inside(rootfs, mount)):
+    for path in (str(mount.get("source", "")), _inside(rootfs, mount)):
         try:
-            mode = path.stat().st_mode
+            mode = os.stat(path).st_mode
         except (OSError, ValueError):
             continue
         return "dir" if stat.S_ISDIR(mode) else "file"
     return ""
 
 
-def _inside(rootfs: Path, mount: Mapping[str, Any]) -> Path:
-    return rootfs / os.path.normpath("/" + str(mount.get("destination", ""))).lstrip("/")
+def _inside(rootfs: str | Path, mount: Mapping[str, Any]) -> str:
+    place = os.path.normpath("/" + str(mount.get("destination", ""))).lstrip("/")
+    return os.path.join(rootfs, place)
 
 
 def _whose(namespace: Mapping[str, Any], node: Collection[str]) -> str:
@@ -279,11 +284,11 @@ def _without_level(label: object) -> str | None:
 def _digest(value: object) -> str:
     """Digest of a JSON value's canonical form; lists whose order means nothing are sorted."""
     canonical = json.dumps(_sorted(value), sort_keys=True, separators=(",", ":"))
-    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+    return "sha256:" + hexdigest(canonical.encode())
 
 
 def _sorted(value: object) -> object:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _sorted(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         items = [_sorted(item) for item in value]
@@ -295,7 +300,7 @@ def _sorted(value: object) -> object:
 def _first_difference(
     left: object, right: object, path: tuple[str, ...]
 ) -> tuple[tuple[str, ...], object, object] | None:
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
+    if isinstance(left, dict) and isinstance(right, dict):
         for key in sorted({*left, *right}, key=str):
             found = _first_difference(left.get(key), right.get(key), (*path, str(key)))
             if found is not None:
@@ -316,18 +321,18 @@ def _show(value: object) -> str:
 
 def _table(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = parent.get(key)
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _tables(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     value = parent.get(key)
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, (list, tuple)):
         return []
-    return [item for item in value if isinstance(item, Mapping)]
+    return [item for item in value if isinstance(item, dict)]
 
 
 def _strings(parent: Mapping[str, Any], key: str) -> list[str]:
     value = parent.get(key)
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, (list, tuple)):
         return []
     return [str(item) for item in value]

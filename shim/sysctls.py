@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 from shim import spec as oci
 from shim.criu import images
 from shim.criu.wire import Message
 from shim.errors import Broken, Unfit
 from shim.namespaces import in_namespace
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 IPC = {
     1: "kernel/sem",
@@ -56,7 +58,7 @@ def keep(folder: str, spec: Mapping[str, Any]) -> None:
         try:
             change = in_namespace(path, read)
             for name in names:
-                _replace(Path(folder) / name, change)
+                _replace(folder, name, change)
         except OSError as error:
             raise Unfit(
                 f"the settings of the pod's {kind} namespace cannot be kept: {error.strerror}"
@@ -74,16 +76,17 @@ def rewritten(data: bytes, change: Callable[[Message], None], name: str) -> byte
     return images.encode(image)
 
 
-def _replace(path: Path, change: Callable[[Message], None]) -> None:
-    data = path.read_bytes()
-    new = rewritten(data, change, path.name)
+def _replace(folder: str, name: str, change: Callable[[Message], None]) -> None:
+    path, aside = f"{folder}/{name}", f"{folder}/.{name}"
+    with open(path, "rb") as file:
+        data = file.read()
+    new = rewritten(data, change, name)
     if new == data:
         return
-    aside = path.with_name(f".{path.name}")
     fd = os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(new)
-    aside.replace(path)
+    os.replace(aside, path)
 
 
 def _ipc() -> Callable[[Message], None]:
@@ -111,6 +114,7 @@ def _uts() -> Callable[[Message], None]:
 
 def _sysctl(name: str) -> str | None:
     try:
-        return Path("/proc/sys", name).read_text().strip()
+        with open(f"/proc/sys/{name}", encoding="utf-8") as file:
+            return file.read().strip()
     except OSError:
         return None  # this kernel has none of that name

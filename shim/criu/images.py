@@ -14,6 +14,7 @@ import struct
 
 from shim.criu.wire import Message
 from shim.errors import Broken
+from shim.record import record
 
 TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
 if TYPE_CHECKING:
@@ -121,29 +122,25 @@ NAMES = {**_PLAIN, **_WITH_DATA}
 _NUMBER = struct.Struct("<I")
 
 
+@record()
 class Entry:
     """One entry of an image."""
 
-    __slots__ = ("data", "message")
-
-    def __init__(self, message: bytes, data: bytes = b"") -> None:
-        self.message = message
-        """The protobuf message, encoded; see :class:`shim.criu.wire.Message`."""
-        self.data = data
-        """What follows it; empty for most types."""
+    message: bytes
+    """The protobuf message, encoded; see :class:`shim.criu.wire.Message`."""
+    data: bytes = b""
+    """What follows it; empty for most types."""
 
 
+@record()
 class Image:
     """A decoded image file."""
 
-    __slots__ = ("entries", "header", "magic")
-
-    def __init__(self, header: bytes, magic: int, entries: list[Entry]) -> None:
-        self.header = header
-        """The magic numbers as they stand in the file."""
-        self.magic = magic
-        """The type's own magic number."""
-        self.entries = entries
+    header: bytes
+    """The magic numbers as they stand in the file."""
+    magic: int
+    """The type's own magic number."""
+    entries: list[Entry]
 
 
 def decode(data: bytes, name: str) -> Image:

@@ -7,11 +7,12 @@ byte. Source: the protocol buffers encoding specification; proto2, as CRIU uses 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Self
-
 from shim.errors import Broken
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Self
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types. The two of groups (3 and 4) are obsolete and in no image of CRIU."""
@@ -21,16 +22,21 @@ _MAX_VARINT = 10  # bytes: 64 bits, seven in each
 _MAX_FIELD = (1 << 29) - 1
 
 
-@dataclass(frozen=True, slots=True)
 class Field:
-    """One field as it stands in a message."""
+    """One field as it stands in a message; not to be changed."""
 
-    number: int
-    wire_type: int
-    value: int | bytes
-    """An unsigned integer for VARINT, else the bytes (for BYTES, without their length)."""
-    raw: bytes
-    """The whole field as it was encoded, tag and all."""
+    __slots__ = ("number", "raw", "value", "wire_type")
+
+    def __init__(self, number: int, wire_type: int, value: int | bytes, raw: bytes) -> None:
+        self.number = number
+        self.wire_type = wire_type
+        self.value = value
+        """An unsigned integer for VARINT, else the bytes (for BYTES, without their length)."""
+        self.raw = raw
+        """The whole field as it was encoded, tag and all."""
+
+    def __repr__(self) -> str:
+        return f"Field({self.number}, {self.wire_type}, {self.value!r})"
 
 
 class Message:
