@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from shim import (
@@ -21,9 +22,10 @@ from shim import (
 )
 from shim import spec as oci
 from shim.container import ContainerRef
+from shim.cuda import DRIVER, processes
 from shim.errors import Unfit
 from shim.finding import Finding
-from shim.picture import Picture
+from shim.picture import Picture, Task
 
 NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "user", "cgroup", "time")
 """Kinds of namespaces as the OCI runtime spec names them."""
@@ -36,9 +38,20 @@ def check(
     return preflight.check(picture(container, criu=criu, store=store))
 
 
-def picture(container: ContainerRef, *, criu: str = "criu", store: Path | None = None) -> Picture:
-    """Everything about a container that a check looks at; ``store`` is where its snapshot goes."""
+def picture(
+    container: ContainerRef,
+    *,
+    criu: str = "criu",
+    store: Path | None = None,
+    cuda: str = DRIVER,
+) -> Picture:
+    """Everything about a container that a check looks at; ``store`` is where its snapshot goes.
+
+    ``cuda`` is how the NVIDIA driver is asked, of a container that has a GPU.
+    """
     tree, strangers = procfs.tasks(container)
+    frozen = leftovers.is_frozen(container.freezer, container.cgroup_version)
+    tree, gpu_problem = _with_cuda(container, tree, cuda, frozen=frozen)
     root_mount = mounts.at(str(container.rootfs))
     root = f"/proc/{container.pid}/root"
     nodes = oci.node_namespaces(container.spec)
@@ -51,7 +64,8 @@ def picture(container: ContainerRef, *, criu: str = "criu", store: Path | None =
             for kind in NAMESPACES
         ),
         terminal=oci.has_terminal(container.spec),
-        frozen=leftovers.is_frozen(container.freezer, container.cgroup_version),
+        frozen=frozen,
+        gpu_problem=gpu_problem,
         mounts=_mounts(container),
         mqueues=tuple(_names(Path(root, "dev/mqueue"))),
         root_filesystem=root_mount,
@@ -61,6 +75,21 @@ def picture(container: ContainerRef, *, criu: str = "criu", store: Path | None =
         free=_free(store) if store is not None else None,
         files=_files(container),
     )
+
+
+def _with_cuda(
+    container: ContainerRef, tasks: tuple[Task, ...], how: str, *, frozen: bool
+) -> tuple[tuple[Task, ...], str]:
+    """The tasks with what the driver tells of each, and why it tells nothing.
+
+    A process that does not run cannot answer the driver, and so is not asked about.
+    """
+    asked = [task.pid for task in tasks if task.state not in "TtZX" and not frozen]
+    seen = processes.look(container.spec, asked, how)
+    return tuple(
+        replace(task, cuda=seen.states[task.pid].name.lower()) if task.pid in seen.states else task
+        for task in tasks
+    ), seen.problem
 
 
 def _mounts(container: ContainerRef) -> external.Sorted:

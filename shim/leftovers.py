@@ -58,6 +58,10 @@ class Record:
     """CRIU's log, which names its firewall table."""
     scratch: list[str] = field(default_factory=list)
     """Folders and files to be removed."""
+    cuda: str = ""
+    """How the NVIDIA driver is asked (:mod:`shim.cuda`), if processes use it."""
+    cuda_processes: dict[str, int] = field(default_factory=dict)
+    """Process that may have been locked or checkpointed → its start time."""
 
     def write(self, path: Path) -> None:
         """Write the record so that it is there whole or not at all."""
@@ -78,7 +82,7 @@ def read(path: Path) -> Record | None:
 
 def only_files(record: Record) -> Record:
     """The record once the container is as before and only files are left to be removed."""
-    return replace(record, started=-1, freezer=None, link_folders=[])
+    return replace(record, started=-1, freezer=None, link_folders=[], cuda_processes={})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +112,29 @@ def undo(record: Record, criu: Criu | None = None, *, touched: bool = True) -> l
             done.append(f"removed {count} firewall rules")
     if touched and thaw(record.freezer, record.cgroup_version):
         done.append("thawed the container")
+    if touched:
+        done += bring_back_gpu(record)
     for folder in record.link_folders if touched else ():
         count = remove_links(Path(folder), record.since)
         done += [f"removed {count} temporary names in {folder}"] if count else []
     for path in record.scratch:
         _remove(Path(path))
     return done
+
+
+NOT_BACK = "not brought back: "
+"""Begins the lines about processes that the NVIDIA driver did not let run on."""
+
+
+def bring_back_gpu(record: Record) -> list[str]:
+    """Bring the processes that use CUDA back to running; tells what was done, and what was not."""
+    processes = {int(pid): began for pid, began in record.cuda_processes.items()}
+    if not any(start_time(pid) == began for pid, began in processes.items()):
+        return []
+    from shim.cuda import session  # noqa: PLC0415 - few containers have a GPU
+
+    done, problems = session.bring_back(record.cuda, processes)
+    return [*done, *(NOT_BACK + problem for problem in problems)]
 
 
 def stop(criu: Criu, *, patience: float = 10.0) -> None:

@@ -27,6 +27,7 @@ SUPPORTED_ANONYMOUS = frozenset(
 """anon_inode: descriptors that CRIU saves (criu/files.c, dump_one_file). bpf-map depends on how
 CRIU was built and is not counted on."""
 
+_NVIDIA = re.compile(r"/dev/nvidia")
 _MEMORY_MAJOR = 1  # null, zero, full, random, urandom, kmsg (Linux: devices.txt)
 _TTY_MAJORS = frozenset({4, 5, *range(128, 144)})  # tty, console and ptmx, pseudo terminals
 _DEV_TTY = (5, 0)
@@ -76,6 +77,9 @@ def findings(picture: Picture) -> Iterator[Finding]:
     for task in picture.tasks:
         for descriptor in task.descriptors:
             what = f"{task}, descriptor {descriptor.number} ({descriptor.target})"
+            asked = not picture.gpu_problem and task.state not in ("T", "t")
+            if _NVIDIA.match(descriptor.target) and (task.cuda or not asked):
+                continue  # the driver closes it, or shim.preflight tells why it cannot
             found = _descriptor(descriptor, what, inside)
             if found is not None:
                 yield found
@@ -155,13 +159,14 @@ def _character_device(descriptor: Descriptor, what: str) -> Finding | None:
     major, _ = descriptor.device
     if major == _MEMORY_MAJOR:
         return None
-    if re.match(r"/dev/nvidia", descriptor.target):
+    if _NVIDIA.match(descriptor.target):
         return Finding(
             check="gpu",
             severity="fail",
             what=what,
-            why="the process holds a GPU, whose memory CRIU cannot save",
-            remedy="capture GPU containers on a node with a driver that can checkpoint CUDA",
+            why="the process holds a GPU without using CUDA, and only CUDA can be checkpointed",
+            remedy="start child processes of a CUDA program by exec, not by fork alone; do "
+            "without NVML and graphics, or use a driver that can checkpoint CUDA",
         )
     if major in _TTY_MAJORS:
         # Both ends of a pseudo terminal made inside the container are saved together.

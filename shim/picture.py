@@ -77,6 +77,8 @@ class Task:
     shared_code: str = ""
     """Name of the first executable mapping, if that is shared and not writable."""
     descriptors: tuple[Descriptor, ...] = ()
+    cuda: str = ""
+    """State of its use of CUDA in the driver's words, e.g. ``running``; empty: it uses none."""
     hides_limits: bool = False
     """Whether the kernel refuses to show its resource limits to us (prlimit(2))."""
 
@@ -105,6 +107,8 @@ class Picture:
     mqueues: tuple[str, ...] = ()
     """Names of POSIX message queues in /dev/mqueue."""
     root_filesystem: Mounted | None = None
+    gpu_problem: str = ""
+    """Why the NVIDIA driver cannot be asked about the processes, where the container has a GPU."""
     criu: str | None = None
     """Version of CRIU, None when it cannot be run."""
     passcred: bool = True

@@ -238,6 +238,40 @@ def _processes(picture: Picture) -> Iterator[Finding]:
         )
 
 
+def _gpu(picture: Picture) -> Iterator[Finding]:
+    holders = [
+        task
+        for task in picture.tasks
+        if any(one.target.startswith("/dev/nvidia") for one in task.descriptors)
+    ]
+    if picture.gpu_problem and holders:
+        yield Finding(
+            check="gpu-driver",
+            severity="fail",
+            what=str(holders[0]),
+            why=f"it uses a GPU, and its memory there cannot be saved: {picture.gpu_problem}",
+            remedy="install NVIDIA driver 570 or newer on this node",
+        )
+    for task in picture.tasks:
+        if task.cuda and task.cuda != "running":
+            yield Finding(
+                check="gpu-state",
+                severity="fail",
+                what=str(task),
+                why=f"it is {task.cuda} for the NVIDIA driver, and only a running process can be "
+                "checkpointed",
+                remedy="let the program that checkpoints it end",
+            )
+        if task in holders and task.state in ("T", "t"):
+            yield Finding(
+                check="gpu-stopped",
+                severity="fail",
+                what=str(task),
+                why="it uses a GPU and is stopped by a signal, so the driver cannot reach it",
+                remedy="continue it (SIGCONT)",
+            )
+
+
 def _ipc(picture: Picture) -> Iterator[Finding]:
     if picture.mqueues:
         yield Finding(
@@ -285,6 +319,7 @@ _CHECKS: tuple[Callable[[Picture], Iterator[Finding]], ...] = (
     _namespaces,
     _processes,
     openfiles.findings,
+    _gpu,
     _mounts,
     _ipc,
     _space,
