@@ -24,9 +24,11 @@ from pathlib import Path
 from shim import dumprun, external, leftovers, mounts, procfs, rootfs, shm, snapshot, watches
 from shim import spec as oci
 from shim.affinity import save as save_affinity
-from shim.container import ContainerRef, short
+from shim.container import ContainerRef, short, start_time
 from shim.criu import command, log
 from shim.criu.stats import dump_seconds
+from shim.cuda import DRIVER
+from shim.cuda.dumping import GpuDump
 from shim.dumprun import CaptureFailed, Files
 from shim.errors import PodthawError, Unfit
 from shim.guardian import Guardian
@@ -55,6 +57,8 @@ class Order:
     run: Path = DEFAULT_RUN
     """Locks and records of captures are kept below."""
     criu: str = "criu"
+    cuda: str = DRIVER
+    """How GPU state is saved (:mod:`shim.cuda`)."""
     leave_running: bool = True
     """False: the container is killed where it stands, once everything is saved."""
     timeout: float = 60.0
@@ -219,6 +223,14 @@ def _guarded_dump(
     lock_file = _lock_path(container.id, order.run)
     guardian = session.guardian = Guardian(session.record, lock=(lock_file, session.lock))
     touched = session.settled = False
+    gpu = GpuDump(container, order.cuda)
+
+    def announce(pids: list[int]) -> None:
+        nonlocal record
+        started = {str(pid): start_time(pid) or 0 for pid in pids}
+        record = replace(record, cuda=order.cuda, cuda_processes=started)
+        record.write(session.record)
+
     try:
         stdio, method = _prepare(container, order)
         address = _socket_path(container.id, order.run)
@@ -226,33 +238,51 @@ def _guarded_dump(
             arguments = command.dump(_criu_order(container, order, handshake.script, method))
             guardian.wait_ready()
             touched = True
+            deadline = time.monotonic() + order.timeout
+            gpu.suspend(order.stage / snapshot.IMAGES, announce, deadline)
             with dumprun.started(arguments, order.work, guardian.watch) as process:
-                deadline = time.monotonic() + order.timeout
                 save = partial(_while_frozen, container, files, order, deadline)
                 process.follow(handshake, save, deadline)
         _check_status(process.status, order)
+        if order.leave_running:
+            leftovers.thaw(record.freezer, record.cgroup_version)
+            gpu.resume()
     except BaseException as error:
-        leftovers.undo(record, touched=touched)
+        gpu.close()
+        done = leftovers.undo(record, touched=touched)
         session.settled = True
+        _check_gpu(done, error)
         if isinstance(error, OSError):
             raise _not_written(error) from error
         raise
-    if order.leave_running:
-        leftovers.thaw(record.freezer, record.cgroup_version)
-    else:  # what CRIU keeps for a restore elsewhere is in the way of the pod's other containers
+    gpu.close()
+    if not order.leave_running:
+        # What CRIU keeps for a restore elsewhere is in the way of the pod's other containers.
         leftovers.undo(replace(record, scratch=[]))
     leftovers.only_files(record).write(session.record)
     session.settled = True
     freeze, frozen, memory = dump_seconds(order.work)
     return DumpResult(
-        frozen_seconds=frozen,
+        frozen_seconds=max(frozen, gpu.still_seconds),
         stdio=stdio,
         has_rootfs=files.has_rootfs,
         has_shm=files.has_shm,
         network_lock=method,
         log=order.work / command.LOG,
-        phases={"freeze": freeze, "memory": memory, "files": files.seconds},
+        phases={"freeze": freeze, "memory": memory, "files": files.seconds, **gpu.phases},
     )
+
+
+def _check_gpu(done: list[str], error: BaseException) -> None:
+    """CaptureFailed when a process was not brought back to running after ``error``."""
+    lost = [line for line in done if line.startswith(leftovers.NOT_BACK)]
+    if lost:
+        why = lost[0].removeprefix(leftovers.NOT_BACK)
+        raise CaptureFailed(
+            f"the capture failed, and the container does not run on: {why}; first there was: "
+            f"{error}",
+            detail="\n".join(lost[1:]),
+        ) from error
 
 
 def _prepare(container: ContainerRef, order: Order) -> tuple[list[str], command.NetworkLock]:
