@@ -23,6 +23,8 @@ from shim.dumprun import CaptureFailed
 from shim.errors import Refused, Unfit
 from shim.finding import Finding
 from shim.picture import Picture
+from shim.saved import SavedMemory
+from shim.snapshot import MemoryMode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class Options:
     """Kill the container once the snapshot is published."""
     timeout: float = 60.0
     """Seconds that the hook before it and the dump may take together."""
+    memory: MemoryMode = "mapped"
+    """How the memory will come back; ``mapped`` is ``eager`` where there is nothing to map."""
     containerd: str = "/run/containerd/containerd.sock"
     """containerd's socket, for hooks that run a program in the container."""
 
@@ -96,10 +100,11 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
     published: list[tuple[str, snapshot.Manifest]] = []
 
     def publish(stage: Path, frozen: float) -> None:
+        mode = saved.finish(stage, options.memory)
         stdio = json.loads((stage / snapshot.IMAGES / capture.DESCRIPTORS).read_bytes())
         artifacts = manifesting.hash_files(stage)
         manifest = manifesting.build(
-            target, seen, needs, artifacts, stdio=stdio, frozen_seconds=frozen
+            target, seen, needs, artifacts, stdio=stdio, frozen_seconds=frozen, memory=mode
         )
         digest = store.publish(stage, snapshot.encode(manifest))
         store.set_name(target.namespace, name, digest)
@@ -109,6 +114,7 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
         capture.exclusive(target.container.id, options.run) as session,
         store.stage() as stage,
         _work(options.run) as work,
+        SavedMemory.of(target.container) as saved,
     ):
         seen, findings = look(target, options, store.root)
         warnings = require(target, findings)
@@ -140,7 +146,7 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
         size=manifest.size,
         frozen_seconds=result.frozen_seconds,
         seconds=time.monotonic() - begin,
-        phases={**told.phases, **result.phases},
+        phases={**told.phases, **result.phases, **saved.phases},
         warnings=[*warnings, *told.warnings],
     )
 
@@ -157,6 +163,7 @@ def export(target: Target, location: Path, options: Options) -> list[Finding]:
         capture.exclusive(target.container.id, options.run) as session,
         _beside(location) as folder,
         _work(options.run) as work,
+        SavedMemory.of(target.container) as saved,
     ):
         warnings = require(target, look(target, options, location.parent)[1])
         stage = folder / "stage"
@@ -177,6 +184,7 @@ def export(target: Target, location: Path, options: Options) -> list[Finding]:
                 session=session,
             )
         with _written():
+            saved.finish(stage, "eager")  # a reader of the standard tar knows nothing else
             archive.write(target, stage, work, location)
     return [*warnings, *told.warnings]
 

@@ -132,7 +132,7 @@ class Settings:
     """Path of containerd's socket."""
     socket: str = "/run/podthaw/podthaw.sock"
     """Where kubelet finds the proxy; not used under systemd's socket activation."""
-    run: Path = DEFAULT_RUN
+    run: Path = Path(DEFAULT_RUN)
     """Plans, locks, records: what is gone after a reboot. No key: the environment variable
     ``PODTHAW_RUN`` says it to ``podthaw-runc`` too, which reads no configuration."""
     state: Path = Path("/var/lib/podthaw")
@@ -148,6 +148,8 @@ class Settings:
     on_failure: Literal["cold", "fail"] = "cold"
     """For pods without the annotation of that name; as are the next one."""
     tcp: Literal["close", "established"] = "close"
+    memory: Literal["mapped", "eager"] = "mapped"
+    """How the memory of what is captured will come back: mapped from the snapshot, or copied."""
     restore_timeout: float = 60.0
     capture_timeout: float = 600.0
     stop_timeout: float = 30.0
@@ -182,6 +184,7 @@ KEYS: dict[str, Callable[[object], Any]] = {
     "handlers": _handlers,
     "on_failure": _one_of("cold", "fail"),
     "tcp": _one_of("close", "established"),
+    "memory": _one_of("mapped", "eager"),
     "restore_timeout": _duration,
     "capture_timeout": _duration,
     "stop_timeout": _duration,
@@ -257,7 +260,7 @@ def _settings(containerd: Containerd, values: dict[str, Any]) -> Settings:
 
 
 def _run_folder() -> Path:
-    value = os.environ.get(RUN_VARIABLE) or str(DEFAULT_RUN)
+    value = os.environ.get(RUN_VARIABLE) or DEFAULT_RUN
     try:
         return _path(value)
     except _Wrong as wrong:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cri.store.artifacts import walk
+from cri.store.pages import chunks_of
 from cri.target import Target
 from shim import spec as oci
+from shim.memory import PAGES, SUMS
 from shim.namespaces import in_namespace
 from shim.picture import Picture
-from shim.snapshot import MANIFEST, Artifact, HostNeeds, Manifest, Process, Source
+from shim.snapshot import (
+    MANIFEST,
+    Artifact,
+    HostNeeds,
+    Manifest,
+    MemoryMode,
+    Process,
+    Source,
+)
 
 _CHUNK = 1 << 20
 
@@ -28,6 +38,7 @@ def build(
     *,
     stdio: list[str],
     frozen_seconds: float,
+    memory: MemoryMode = "eager",
 ) -> Manifest:
     """The manifest of a dump of ``target``; ``seen`` is what preflight saw of it."""
     container = target.container
@@ -52,6 +63,7 @@ def build(
         stdio=stdio,
         artifacts=artifacts,
         frozen_seconds=round(frozen_seconds, 6),
+        memory=memory,
     )
 
 
@@ -73,7 +85,8 @@ def processes(seen: Picture) -> list[Process]:
 def hash_files(folder: Path, *, workers: int | None = None) -> list[Artifact]:
     """Size and SHA-256 of every file below a folder but the manifest, several at a time.
 
-    Raises OSError when one cannot be read.
+    ``pages`` is not read: its digests lie beside it since it was written. Raises OSError when a
+    file cannot be read, Broken when these digests are not of this ``pages``.
     """
     found: Sequence[tuple[str, os.stat_result]] = [
         (path, status)
@@ -82,6 +95,7 @@ def hash_files(folder: Path, *, workers: int | None = None) -> list[Artifact]:
     ]
     # The large ones first, so that the last one to end is a small one.
     by_size = sorted(found, key=lambda entry: -entry[1].st_size)
+    by_size = [entry for entry in by_size if entry[0] != PAGES]
     with ThreadPoolExecutor(max_workers=workers or os.cpu_count() or 1) as pool:
         digests = dict(
             zip(
@@ -91,8 +105,17 @@ def hash_files(folder: Path, *, workers: int | None = None) -> list[Artifact]:
             )
         )
     return [
-        Artifact(path=path, size=status.st_size, sha256=digests[path]) for path, status in found
+        _pages(folder, status.st_size, digests)
+        if path == PAGES
+        else Artifact(path=path, size=status.st_size, sha256=digests[path])
+        for path, status in found
     ]
+
+
+def _pages(folder: Path, size: int, digests: Mapping[str, str]) -> Artifact:
+    chunks = chunks_of((folder / SUMS).read_bytes(), size)
+    holes = size - sum(chunk.length for chunk in chunks)
+    return Artifact(path=PAGES, size=size, sha256=digests[SUMS], holes=holes)
 
 
 def _sha256(path: Path) -> str:

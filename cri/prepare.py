@@ -19,6 +19,7 @@ from typing import Literal
 from shim import hooks, ipc, plan
 from shim.criu import rewrite
 from shim.errors import Broken, Unfit
+from shim.memory import MOUNT_POINT, PAGES
 from shim.plan import OnFailure, Plan
 from shim.snapshot import IMAGES, ROOTFS, SHM, Manifest
 
@@ -73,14 +74,14 @@ def prepare(
     digest: str,
     folder: Path,
     manifest: Manifest,
-    run: Path = plan.DEFAULT_RUN,
+    run: str | Path = plan.DEFAULT_RUN,
 ) -> tuple[Plan, rewrite.Sockets]:
     """Fill the directory of a plan, which must exist; the plan, and what became of its sockets.
 
     Raises Broken when the snapshot's images are damaged, Unfit when they cannot be used for this
     pod or the directory cannot be written.
     """
-    place = plan.plan_dir(plan_id, run)
+    place = Path(plan.plan_dir(plan_id, run))
     try:
         sockets = _images(folder / IMAGES, place / IMAGES, target, policy, manifest)
         (place / "criu.conf").write_text(CRIU_CONF)
@@ -99,6 +100,7 @@ def prepare(
             images=str(place / IMAGES),
             rootfs_diff=_artifact(folder, manifest, ROOTFS),
             shm=_artifact(folder, manifest, SHM),
+            pages_mount=_pages_mount(folder, manifest),
             own_ipc=ipc.has_objects(one.path.rpartition("/")[2] for one in manifest.artifacts),
             tcp=policy.tcp,
             on_failure=policy.on_failure,
@@ -182,6 +184,11 @@ def _link(source: Path, place: Path) -> None:
 
 def _artifact(folder: Path, manifest: Manifest, name: str) -> str | None:
     return str(folder / name) if any(one.path == name for one in manifest.artifacts) else None
+
+
+def _pages_mount(folder: Path, manifest: Manifest) -> dict[str, str] | None:
+    source = _artifact(folder, manifest, PAGES)
+    return None if source is None else {"source": source, "destination": MOUNT_POINT}
 
 
 def _usable(addresses: Sequence[str]) -> list[str]:

@@ -21,7 +21,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from shim import dumprun, external, leftovers, mounts, procfs, rootfs, shm, snapshot, watches
+from shim import (
+    dumprun,
+    external,
+    leftovers,
+    mounts,
+    pagesmount,
+    procfs,
+    rootfs,
+    shm,
+    snapshot,
+    watches,
+)
 from shim import spec as oci
 from shim.affinity import save as save_affinity
 from shim.container import ContainerRef, short, start_time
@@ -54,7 +65,7 @@ class Order:
     """Where the snapshot's files go: a folder of its own, empty, removed when the dump fails."""
     work: Path
     """Folder for CRIU's log; not part of the snapshot, and removed when the dump fails."""
-    run: Path = DEFAULT_RUN
+    run: Path = Path(DEFAULT_RUN)
     """Locks and records of captures are kept below."""
     criu: str = "criu"
     cuda: str = DRIVER
@@ -128,7 +139,7 @@ def dump(container: ContainerRef, order: Order, *, session: Session | None = Non
         )
         files = Files(
             overlay=overlay,
-            mount_points=external.mount_points(container.spec, container.rootfs),
+            mount_points=_mount_points(container),
             shared=shared,
             stage=order.stage,
         )
@@ -136,7 +147,7 @@ def dump(container: ContainerRef, order: Order, *, session: Session | None = Non
 
 
 @contextmanager
-def exclusive(container_id: str, run: Path = DEFAULT_RUN) -> Iterator[Session]:
+def exclusive(container_id: str, run: Path = Path(DEFAULT_RUN)) -> Iterator[Session]:
     """The only capture of a container; first undoes what one left that was killed.
 
     Unfit while another one runs.
@@ -153,7 +164,7 @@ def exclusive(container_id: str, run: Path = DEFAULT_RUN) -> Iterator[Session]:
                 session.guardian.release(well=session.settled)
 
 
-def recover(container_id: str, run: Path = DEFAULT_RUN) -> list[str]:
+def recover(container_id: str, run: Path = Path(DEFAULT_RUN)) -> list[str]:
     """Undo what a capture that was killed together with its guardian left on a container.
 
     The caller holds the container's lock. Returns what had to be done.
@@ -168,7 +179,7 @@ def recover(container_id: str, run: Path = DEFAULT_RUN) -> list[str]:
 
 
 @contextmanager
-def locked(container_id: str, run: Path = DEFAULT_RUN) -> Iterator[int]:
+def locked(container_id: str, run: Path = Path(DEFAULT_RUN)) -> Iterator[int]:
     """The lock of a container: one capture at a time; Unfit while another one runs."""
     path = _lock_path(container_id, run)
     try:
@@ -328,7 +339,7 @@ def _criu_order(
         images=order.stage / snapshot.IMAGES,
         work=order.work,
         external=found.external,
-        namespaces=external_namespaces(container),
+        others=[*external_namespaces(container), *_removed_pages(container)],
         freezer=_freezer(container),
         leave_running=order.leave_running,
         network_lock=method,
@@ -350,14 +361,24 @@ def _freezer(container: ContainerRef) -> Path | None:
     return container.freezer
 
 
+def _mount_points(container: ContainerRef) -> list[str]:
+    """Where the runtime made an empty file or folder to mount something over it."""
+    ours = pagesmount.of(mounts.read(container.pid))
+    points = external.mount_points(container.spec, container.rootfs)
+    return points if ours is None else [*points, ours.target]
+
+
+def _removed_pages(container: ContainerRef) -> list[str]:
+    return pagesmount.external_file(container.pid, mounts.read(container.pid))
+
+
 def mounts_of(container: ContainerRef) -> external.Sorted:
     """The container's mounts, by what becomes of them in a dump."""
     root = Path(f"/proc/{container.pid}/root")
-    text = Path(f"/proc/{container.pid}/mountinfo").read_text(errors="surrogateescape")
     return external.sort(
         container.spec,
         container.rootfs,
-        mounts.parse(text),
+        mounts.read(container.pid),
         masked_files=external.masked_files(container.spec, root),
     )
 

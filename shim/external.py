@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shim import pagesmount
 from shim import spec as oci
 from shim.mounts import Mounted
 
@@ -161,6 +162,8 @@ class _Places:
             return "/dev/null"
         if mount.type == "cgroup" and _is_below(target, self.cgroups):
             return target
+        if pagesmount.is_ours(mount):
+            return target  # the next restore mounts the memory of the next snapshot there
         if target.startswith("/dev/") and mount.type in ("devtmpfs", "tmpfs") and _is_node(mount):
             return target  # a device that the runtime bound because it may not make nodes
         return None

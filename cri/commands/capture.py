@@ -23,6 +23,7 @@ from cri.units import human_size, parse_duration
 from cri.verify import Verifier
 from shim.errors import PodthawError
 from shim.finding import Finding
+from shim.snapshot import MEMORY_MODES
 
 HEADS = ("severity", "check", "what", "why", "remedy")
 
@@ -59,6 +60,12 @@ def add(subparsers: Subparsers) -> None:
         type=_duration,
         help="give up after this time, such as 30s, 2m (default: capture_timeout)",
     )
+    parser.add_argument(
+        "--memory",
+        choices=MEMORY_MODES,
+        help="how the memory comes back at a restore: mapped from the snapshot and read when it\n"
+        "is touched, or all copied before the container runs (default: memory)",
+    )
     # For the daemon, which has a container's id and a place for the standard checkpoint tar.
     parser.add_argument("--container-id", metavar="ID", help=argparse.SUPPRESS)
     parser.add_argument("--export", metavar="FILE", type=Path, help=argparse.SUPPRESS)
@@ -82,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         criu=configured.criu,
         stop=args.stop,
         timeout=args.timeout or configured.capture_timeout,
+        memory=args.memory or configured.memory,
         containerd=configured.containerd,
     )
     if args.check:

@@ -8,8 +8,10 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cri.store import pages
 from shim import snapshot
 from shim.errors import Broken, Unfit
+from shim.memory import PAGES, SUMS
 from shim.snapshot import Artifact, Manifest
 
 _CHUNK = 1 << 20
@@ -73,12 +75,54 @@ def check_listing(folder: Path, manifest: Manifest) -> list[str]:
     return problems
 
 
-def hash_artifact(folder: Path, artifact: Artifact, progress: Callable[[int], None]) -> str:
-    """SHA-256 of an artifact's bytes, as hexadecimal digits; no link on the way is followed.
+def difference(
+    folder: Path, artifact: Artifact, progress: Callable[[int], None] = lambda _: None
+) -> str:
+    """What is wrong with the content of an artifact, in one sentence; empty when nothing is.
 
-    ``progress`` is told how many bytes were read each time. Raises OSError.
+    It is read, but for the holes of ``pages``; no link on the way is followed. ``progress`` is
+    told how many bytes were read each time, perhaps from several threads. Raises OSError.
     """
-    *folders, name = artifact.path.split("/")
+    if artifact.path == PAGES:
+        return _difference_of_pages(folder, artifact, progress)
+    fd = _open(folder, artifact.path)
+    hasher = hashlib.sha256()
+    try:
+        while chunk := os.read(fd, _CHUNK):
+            hasher.update(chunk)
+            progress(len(chunk))
+    finally:
+        os.close(fd)
+    return _altered(artifact.path, artifact.sha256, hasher.hexdigest())
+
+
+def _difference_of_pages(folder: Path, artifact: Artifact, progress: Callable[[int], None]) -> str:
+    fd = _open(folder, SUMS)
+    try:
+        sums = pages.read_sums(fd)
+    except Broken as error:
+        return str(error)
+    finally:
+        os.close(fd)
+    problem = _altered(SUMS, artifact.sha256, hashlib.sha256(sums).hexdigest())
+    if problem:
+        return problem
+    fd = _open(folder, PAGES)
+    try:
+        return pages.check(fd, sums, holes=artifact.holes, progress=progress)
+    finally:
+        os.close(fd)
+
+
+def _altered(path: str, wanted: str, found: str) -> str:
+    if wanted == found:
+        return ""
+    return f"{path} was altered: wanted sha256:{wanted}, found sha256:{found}"
+
+
+def _open(folder: Path, path: str) -> int:
+    """Open an artifact for reading; no link on the way is followed. Raises OSError."""
+    *folders, name = path.split("/")
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         for part in folders:
@@ -87,17 +131,10 @@ def hash_artifact(folder: Path, artifact: Artifact, progress: Callable[[int], No
             )
             os.close(at)
             at = below
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=at)
     finally:
         os.close(at)
-    hasher = hashlib.sha256()
-    try:
-        while chunk := os.read(fd, _CHUNK):
-            hasher.update(chunk)
-            progress(len(chunk))
-    finally:
-        os.close(fd)
-    return hasher.hexdigest()
 
 
 def verify(
@@ -113,15 +150,11 @@ def verify(
         if artifact.path in spoiled:
             continue
         try:
-            found = hash_artifact(folder, artifact, progress)
+            problem = difference(folder, artifact, progress)
         except OSError as error:
-            problems.append(f"{artifact.path} cannot be read: {error.strerror}")
-            continue
-        if found != artifact.sha256:
-            problems.append(
-                f"{artifact.path} was altered: wanted sha256:{artifact.sha256}, "
-                f"found sha256:{found}"
-            )
+            problem = f"{artifact.path} cannot be read: {error.strerror}"
+        if problem and problem not in problems:
+            problems.append(problem)
     return problems
 
 

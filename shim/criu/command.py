@@ -36,8 +36,8 @@ class Dump:
     work: Path
     """Folder for the log, the statistics and caches."""
     external: Sequence[External]
-    namespaces: Sequence[str]
-    """External namespaces as CRIU names them, e.g. ``net[4026532281]:extRootNetNS``."""
+    others: Sequence[str]
+    """Other external things as CRIU names them, e.g. ``net[4026532281]:extRootNetNS``."""
     freezer: Path | None
     leave_running: bool
     network_lock: NetworkLock
@@ -86,7 +86,7 @@ def dump(order: Dump) -> list[str]:
         command.append("--leave-running")
     if order.freezer is not None:
         command += ["--freeze-cgroup", str(order.freezer)]
-    for name in order.namespaces:
+    for name in order.others:
         command += ["--external", name]
     for mount in order.external:
         command += ["--external", f"mnt[{mount.target}]:{mount.name}"]

@@ -90,6 +90,7 @@ def test_what_follows_from_other_keys(
         ('on_failure = "warm"', "on_failure", 'one of "cold", "fail"'),
         ("on_failure = true", "on_failure", "found true"),
         ('tcp = "open"', "tcp", '"close", "established"'),
+        ('memory = "lazy"', "memory", '"mapped", "eager"'),
         ('log_level = "loud"', "log_level", '"debug", "info", "warning", "error"'),
         ('log_format = "xml"', "log_format", '"text", "json"'),
         ('store = "relative"', "store", "an absolute path"),

@@ -14,6 +14,7 @@ from cri.proto import cri_pb2 as pb
 from cri.target import Target
 from shim import snapshot
 from shim.container import ContainerRef, start_time
+from shim.errors import Broken
 from shim.picture import Picture, Task
 from shim.snapshot import HostNeeds, Process
 
@@ -90,6 +91,24 @@ def test_every_file_is_hashed(tmp_path: Path, workers: int) -> None:
     assert {(one.path, one.size, one.sha256) for one in found} == {
         (name, len(data), hashlib.sha256(data).hexdigest()) for name, data in content.items()
     }
+
+
+def test_mapped_memory_is_not_read_again(tmp_path: Path) -> None:
+    """Its digests were made when it was written."""
+    with (tmp_path / "pages").open("wb") as file:
+        file.truncate(1 << 40)
+    listed = b"4096 8192 " + b"a" * 64 + b"\n"
+    (tmp_path / "pages.sums").write_bytes(listed)
+    pages, sums = manifesting.hash_files(tmp_path)
+    assert pages.sha256 == sums.sha256 == hashlib.sha256(listed).hexdigest()
+    assert (pages.path, pages.size, pages.stored) == ("pages", 1 << 40, 8192)
+
+
+def test_digests_that_are_not_of_this_memory_are_broken(tmp_path: Path) -> None:
+    (tmp_path / "pages").write_bytes(bytes(4096))
+    (tmp_path / "pages.sums").write_bytes(b"4096 8192 " + b"a" * 64 + b"\n")
+    with pytest.raises(Broken, match="lists more than the 4096 bytes"):
+        manifesting.hash_files(tmp_path)
 
 
 @given(st.integers(1, 8))

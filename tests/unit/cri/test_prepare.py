@@ -91,6 +91,16 @@ def test_tars_that_the_snapshot_does_not_have_are_not_named(tmp_path: Path) -> N
     assert order.shm == str(tmp_path / "snapshot" / "shm.tar")
 
 
+def test_memory_that_is_mapped_is_mounted(tmp_path: Path) -> None:
+    sums = b""
+    files = {"pages": b"", "pages.sums": sums, "memory.json": b"{}"}
+    order, run, _ = prepared(tmp_path, snapshots.default_files() | files, memory="mapped")
+    source = str(tmp_path / "snapshot" / "pages")
+    assert order.pages_mount == {"source": source, "destination": "/.podthaw-pages"}
+    assert plan.read(PLAN, run, owner=os.getuid()) == order
+    assert prepared(tmp_path / "eager")[0].pages_mount is None
+
+
 @pytest.mark.parametrize("image", ["ipcns-shm-11.img", "ipcns-sem-11.img", "ipcns-msg-11.img"])
 def test_system_v_objects_take_an_ipc_namespace_of_their_own(tmp_path: Path, image: str) -> None:
     files = snapshots.default_files() | {"images/ipcns-var-11.img": b"sysctls"}

@@ -69,6 +69,18 @@ def test_each_mount_has_its_place(rootfs: Path) -> None:
     assert [mount.target for mount in found.unsupported] == ["/mnt/fuse"]
 
 
+def test_the_mount_of_mapped_memory_is_given_back(rootfs: Path) -> None:
+    line = "20 1 8:1 /store/ab/pages /.podthaw-pages {} - ext4 /dev/vda rw\n"
+    text = MOUNTINFO + line.format("ro,nosuid,nodev")
+    found = external.sort(SPEC, rootfs, mounts.parse(text), masked_files=[])
+    wanted = External(target="/.podthaw-pages", name="/.podthaw-pages")
+    assert wanted in found.external
+    found = external.sort(
+        SPEC, rootfs, mounts.parse(MOUNTINFO + line.format("rw")), masked_files=[]
+    )
+    assert "/.podthaw-pages" in {mount.target for mount in found.unsupported}
+
+
 def test_cgroup_mounts_of_a_cgroup_namespace_are_rebuilt(rootfs: Path) -> None:
     spec = {**SPEC, "linux": {"namespaces": [{"type": "cgroup"}]}}
     found = external.sort(spec, rootfs, mounts.parse(MOUNTINFO), masked_files=[])

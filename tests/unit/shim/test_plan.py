@@ -21,7 +21,8 @@ ME = os.geteuid()
 ORDER = Plan(
     id=ID, created=1.5, namespace="n", pod="p", pod_uid="u", sandbox_id="s", container="c",
     attempt=0, name="web", snapshot="sha256:" + "1" * 64, snapshot_dir="/store/1", images="/i",
-    rootfs_diff="/store/1/rootfs.tar", tcp="established", on_failure="fail", own_ipc=True,
+    rootfs_diff="/store/1/rootfs.tar", pages_mount={"source": "/store/1/pages",
+    "destination": "/.podthaw-pages"}, tcp="established", on_failure="fail", own_ipc=True,
 )  # fmt: skip
 
 
@@ -124,6 +125,10 @@ def altered(folder: Path, **changes: Any) -> None:
         ("created", "now"), ("attempt", 1.5), ("attempt", True), ("name", ["x"]),
         ("snapshot_dir", "relative"), ("images", None), ("rootfs_diff", 5), ("shm", "../x"),
         ("tcp", "keep"), ("tcp", ["close"]), ("on_failure", "explode"), ("restore_timeout", "60s"),
+        ("pages_mount", "/x"), ("pages_mount", {}), ("pages_mount", {"source": "/store/1/pages"}),
+        ("pages_mount", {"source": "/store/1/pages", "destination": "/etc"}),
+        ("pages_mount", {"source": "pages", "destination": "/.podthaw-pages"}),
+        ("pages_mount", {"source": 5, "destination": "/.podthaw-pages"}),
         ("own_ipc", 1), ("gpu_map", []), ("runtime", {}), ("surprise", 1),
     ],
 )  # fmt: skip

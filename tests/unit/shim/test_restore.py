@@ -44,6 +44,7 @@ esac
 cat $BUNDLE/config.json > $FAKE/restored; ls $BUNDLE/rootfs > $FAKE/listing
 ls $FAKE/shm >> $FAKE/listing
 mkdir -p $state/criu-root $GROUP
+grep -q podthaw-pages $BUNDLE/config.json && : > $BUNDLE/rootfs/.podthaw-pages
 mount --rbind $BUNDLE/rootfs $state/criu-root
 mkdir -p $BUNDLE/rootfs/volume; mount --bind $FAKE/volume $BUNDLE/rootfs/volume
 (echo 0 > $GROUP/cgroup.procs; exec setsid sleep 600) &
@@ -256,6 +257,42 @@ def test_start_of_a_restored_container_does_nothing_and_delete_forgets_it(case: 
     assert list((case.run / "restores").iterdir()) == []
     subprocess.run([case.shim, "start", case.id], env=environment, check=True)
     assert case.calls == ["restore", "delete", "start"]
+
+
+PAGES = {"source": "/store/1/pages", "destination": "/.podthaw-pages"}
+
+
+def test_only_the_restore_is_told_of_the_mount_of_mapped_memory(case: Case) -> None:
+    case.order = {"pages_mount": PAGES}
+    status, _ = case.create("ok")
+    assert status == 0
+    *others, mount = json.loads(case.read("restored"))["mounts"]
+    assert others == case.spec["mounts"]
+    assert (mount["destination"], mount["source"]) == ("/.podthaw-pages", "/store/1/pages")
+    assert {"bind", "ro"} < set(mount["options"])
+    assert json.loads((case.bundle / "config.json").read_text()) == case.spec
+
+
+@pytest.mark.parametrize("diff", [{}, {"rootfs_diff": None, "shm": None}], ids=["files", "none"])
+def test_a_cold_start_sees_nothing_of_mapped_memory(case: Case, diff: dict[str, None]) -> None:
+    case.order = {"pages_mount": PAGES, **diff}
+    status, _ = case.create("fail")
+    assert (status, case.calls) == (0, ["restore", "delete", "create"])
+    assert json.loads(case.read("created")) == case.spec
+    assert case.read("rootfs-after").split() == ["base"]
+    case.assert_nothing_left()
+
+
+def test_a_container_with_a_mount_where_mapped_memory_belongs_starts_cold(case: Case) -> None:
+    case.order = {"pages_mount": PAGES}
+    case.spec["mounts"].append(
+        {"destination": "/.podthaw-pages", "type": "bind", "source": str(case.top / "volume")}
+    )
+    status, result = case.create("ok")
+    assert (status, case.calls) == (0, ["create"])
+    assert result is not None
+    assert result.kind == "unfit"
+    assert "a mount at /.podthaw-pages, where Podthaw mounts the snapshot's memory" in result.reason
 
 
 def test_a_hook_is_carried_out_before_the_container_counts_as_restored(case: Case) -> None:

@@ -90,6 +90,17 @@ def test_crius_folder_goes_and_its_log_stays(tmp_path: Path) -> None:
     assert not (tmp_path / "c.work").exists()
 
 
+def test_the_mount_point_of_mapped_memory_goes(tmp_path: Path) -> None:
+    """Also where the root filesystem is no overlay, whose layer would be emptied."""
+    record = make(tmp_path)
+    record.restoring, record.stub = True, str(tmp_path / ".podthaw-pages")
+    record.rootfs_path = str(tmp_path)
+    (tmp_path / ".podthaw-pages").touch()
+    undo._forget_container(record)
+    assert not (tmp_path / ".podthaw-pages").exists()
+    undo._forget_container(record)  # as every step, it may be done twice
+
+
 def test_a_plan_that_is_gone_keeps_no_log(tmp_path: Path) -> None:
     journal = make(tmp_path)
     journal.work, journal.log = str(tmp_path / "c.work"), str(tmp_path / "absent/restore.log")

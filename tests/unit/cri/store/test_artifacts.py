@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cri import manifesting
 from cri.store import artifacts
 from shim import snapshot
 from shim.errors import Broken, Unfit
@@ -59,7 +64,7 @@ def test_a_link_is_not_read(folder: Path, content: Manifest, tmp_path: Path) -> 
     assert artifacts.verify(folder, content) == ["images/inventory.img is not a regular file"]
     artifact = next(one for one in content.artifacts if one.path == "images/inventory.img")
     with pytest.raises(OSError, match="Too many levels"):
-        artifacts.hash_artifact(folder, artifact, lambda _: None)
+        artifacts.difference(folder, artifact)
 
 
 def test_a_linked_folder_is_not_read(folder: Path, content: Manifest, tmp_path: Path) -> None:
@@ -70,7 +75,7 @@ def test_a_linked_folder_is_not_read(folder: Path, content: Manifest, tmp_path: 
     assert "images/inventory.img is missing" in problems
     artifact = next(one for one in content.artifacts if one.path == "images/inventory.img")
     with pytest.raises(OSError, match="Not a directory"):
-        artifacts.hash_artifact(folder, artifact, lambda _: None)
+        artifacts.difference(folder, artifact)
 
 
 def test_require_tells_the_first_and_keeps_all() -> None:
@@ -110,3 +115,83 @@ def test_a_file_system_that_fails_is_no_damage(
     monkeypatch.setattr(os, "scandir", ill)
     with pytest.raises(Unfit, match="the snapshot's folder cannot be read: Stale file handle"):
         artifacts.check_listing(folder, content)
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> tuple[Path, Manifest]:
+    """A snapshot with mapped memory: 4 MiB, of which 64 KiB are stored."""
+    folder = tmp_path / "mapped"
+    write(folder, FILES)
+    (folder / "memory.json").write_text("{}")
+    with (folder / "pages").open("wb") as file:
+        file.truncate(4 << 20)
+        os.pwrite(file.fileno(), b"\1" * 65536, 1 << 20)
+    digest = hashlib.sha256(b"\1" * 65536).hexdigest()
+    (folder / "pages.sums").write_text(f"{1 << 20} 65536 {digest}\n")
+    found = manifesting.hash_files(folder)
+    return folder, replace(snapshot.decode(manifest(FILES)), artifacts=found, memory="mapped")
+
+
+def test_mapped_memory_is_whole(mapped: tuple[Path, Manifest]) -> None:
+    folder, content = mapped
+    assert snapshot.decode(snapshot.encode(content)) == content
+    read: list[int] = []
+    assert artifacts.verify(folder, content, read.append) == []
+    assert sum(read) == content.size < 200_000
+
+
+def alter(folder: Path) -> None:
+    with (folder / "pages").open("r+b") as file:
+        os.pwrite(file.fileno(), b"\2", (1 << 20) + 1000)
+
+
+def add(folder: Path) -> None:
+    with (folder / "pages").open("r+b") as file:
+        os.pwrite(file.fileno(), b"\2", 3 << 20)
+
+
+def truncate(folder: Path) -> None:
+    os.truncate(folder / "pages", 2 << 20)
+
+
+def swap(folder: Path) -> None:
+    """Other memory with a list of its own digests."""
+    alter(folder)
+    with (folder / "pages").open("rb") as file:
+        digest = hashlib.sha256(os.pread(file.fileno(), 65536, 1 << 20)).hexdigest()
+    (folder / "pages.sums").write_text(f"{1 << 20} 65536 {digest}\n")
+
+
+def swap_short(folder: Path) -> None:
+    (folder / "pages.sums").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("attack", "sentences"),
+    [
+        (alter, [r"pages was altered between 1048576 and 1114112: wanted sha256:"]),
+        (add, [r"pages was altered: it has data after 3145728, where pages\.sums has none"]),
+        (truncate, [r"pages was truncated or altered: wanted 4194304 bytes, found 2097152"]),
+        (swap, [r"pages\.sums was altered: wanted sha256:"]),
+        (swap_short, [r"pages\.sums was truncated or altered", r"pages\.sums was altered: wanted"]),
+    ],
+)
+def test_mapped_memory_that_was_altered(
+    mapped: tuple[Path, Manifest], attack: Callable[[Path], None], sentences: list[str]
+) -> None:
+    folder, content = mapped
+    attack(folder)
+    problems = sorted(artifacts.verify(folder, content))
+    assert len(problems) == len(sentences), problems
+    for sentence in sentences:
+        assert any(re.match(sentence, problem) for problem in problems), problems
+
+
+def test_a_list_of_digests_that_is_a_link_is_not_read(mapped: tuple[Path, Manifest]) -> None:
+    folder, content = mapped
+    (folder / "pages.sums").rename(folder / "elsewhere")
+    (folder / "pages.sums").symlink_to("elsewhere")
+    pages = content.artifact("pages")
+    assert pages is not None
+    with pytest.raises(OSError, match="Too many levels"):
+        artifacts.difference(folder, pages)

@@ -16,7 +16,7 @@ ORDER = command.Dump(
     images=Path("/i"),
     work=Path("/w"),
     external=[External(target="/proc/keys", name="/dev/null"), External(target="/d", name="/d")],
-    namespaces=["net[4026532281]:extRootNetNS"],
+    others=["net[4026532281]:extRootNetNS"],
     freezer=Path("/sys/fs/cgroup/freezer/x"),
     leave_running=True,
     network_lock="nftables",
