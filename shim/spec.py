@@ -82,7 +82,8 @@ def security_profile(spec: Spec, node: Collection[str] = ()) -> dict[str, Any]:
         "readonly_paths": sorted(_strings(linux, "readonlyPaths")),
         "devices": sorted(_device(node) for node in _tables(linux, "devices")),
         "device_rules": sorted(
-            _device_rule(rule) for rule in _tables(_table(linux, "resources"), "devices")
+            _device_rule(rule, _gpu_numbers(linux))
+            for rule in _tables(_table(linux, "resources"), "devices")
         ),
         "sysctl": {str(key): str(value) for key, value in _table(linux, "sysctl").items()},
     }
@@ -262,11 +263,34 @@ def _user(user: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _device(node: Mapping[str, Any]) -> str:
-    return f"{node.get('path')} {node.get('type')} {node.get('major', 0)}:{node.get('minor', 0)}"
+    path = str(node.get("path"))
+    gpu = _gpu_name(path)
+    numbers = "" if gpu else f" {node.get('major', 0)}:{node.get('minor', 0)}"
+    return f"{gpu or path} {node.get('type')}{numbers}"
 
 
-def _device_rule(rule: Mapping[str, Any]) -> str:
-    numbers = ":".join(_number(rule.get(part)) for part in ("major", "minor"))
+def _gpu_name(path: str) -> str:
+    """A name for a device node of NVIDIA's driver that is the same for each GPU and host.
+
+    Another GPU is no other privilege, and most of the driver's device numbers are drawn when its
+    modules are loaded. The nodes and rules of the request are what counts (shim.cuda.devices).
+    """
+    if not path.startswith("/dev/nvidia"):
+        return ""
+    return "/dev/nvidiaN" if path.removeprefix("/dev/nvidia").isdecimal() else path
+
+
+def _gpu_numbers(linux: Mapping[str, Any]) -> dict[tuple[object, object, object], str]:
+    return {
+        (node.get("type"), node.get("major", 0), node.get("minor", 0)): name
+        for node in _tables(linux, "devices")
+        if (name := _gpu_name(str(node.get("path"))))
+    }
+
+
+def _device_rule(rule: Mapping[str, Any], gpus: Mapping[tuple[object, object, object], str]) -> str:
+    gpu = gpus.get((rule.get("type"), rule.get("major"), rule.get("minor")))
+    numbers = gpu or ":".join(_number(rule.get(part)) for part in ("major", "minor"))
     word = "allow" if rule.get("allow") else "deny"
     return f"{word} {rule.get('type') or 'a'} {numbers} {rule.get('access') or 'rwm'}"
 
