@@ -14,7 +14,7 @@ from __future__ import annotations
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache as memoize
 from pathlib import Path
@@ -243,20 +243,21 @@ class Container:
 
 @memoize
 def _pool() -> descriptor_pool.DescriptorPool:
-    definition = gobuild.module_file("kubernetes", "k8s.io/cri-api", API)
     pool = descriptor_pool.DescriptorPool()
-    for file in _compile(definition):
+    for file in definition().file:
         pool.Add(file)
     return pool
 
 
-def _compile(definition: Path) -> Iterator[descriptor_pb2.FileDescriptorProto]:
+def definition() -> descriptor_pb2.FileDescriptorSet:
+    """The CRI's published definition, compiled."""
+    source = gobuild.module_file("kubernetes", "k8s.io/cri-api", API)
     with tempfile.TemporaryDirectory(dir=cache.root()) as scratch:
         output = Path(scratch) / "set"
-        options = [f"--proto_path={definition.parent}", f"--descriptor_set_out={output}"]
-        if protoc.main(["protoc", *options, "--include_imports", definition.name]):
-            raise RuntimeError(f"protoc cannot read {definition}")
-        yield from descriptor_pb2.FileDescriptorSet.FromString(output.read_bytes()).file
+        options = [f"--proto_path={source.parent}", f"--descriptor_set_out={output}"]
+        if protoc.main(["protoc", *options, "--include_imports", source.name]):
+            raise RuntimeError(f"protoc cannot read {source}")
+        return descriptor_pb2.FileDescriptorSet.FromString(output.read_bytes())
 
 
 @memoize

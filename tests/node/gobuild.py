@@ -40,6 +40,8 @@ class Program:
     """How long a cold build takes on two cores, for those who wait."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """What the linker sets, the version above all."""
+    native: bool = False
+    """Whether it has parts in C."""
 
     @property
     def directory(self) -> Path:
@@ -84,12 +86,26 @@ CHECKPOINTCTL = Program(
 )
 
 
+TOOLKIT = tuple(
+    Program(
+        name,
+        "toolkit",
+        f"github.com/NVIDIA/nvidia-container-toolkit/cmd/{name}",
+        "1 to 2 min",
+        native=True,
+    )
+    for name in ("nvidia-container-runtime", "nvidia-cdi-hook", "nvidia-ctk")
+)
+"""NVIDIA's container toolkit, of which these three need no driver to start."""
+
+
 def binary(program: Program) -> Path:
     """The program's file in the cache, built if it is not there."""
 
     def make(target: Path) -> None:
         with cache.step(f"building {program.name} ({program.minutes})"):
-            _go(program.module, ["build", *program.arguments], output=target)
+            arguments = ["build", *program.arguments]
+            _go(program.module, arguments, output=target, native=program.native)
 
     return cache.once(f"{program.name}-{program.key}", make)
 
@@ -108,36 +124,45 @@ def module_file(module: str, dependency: str, path: str) -> Path:
     return cache.once(name, make)
 
 
-def _go(module: str, arguments: Sequence[str], *, output: Path, copy: str = "") -> str | None:
+def _go(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    output: Path,
+    copy: str = "",
+    native: bool = False,
+) -> str | None:
     """Run the go command in a module; a build, or with ``copy`` a file's copy, is at ``output``.
 
     Answers what it printed, or ``None`` when the copy is already made.
     """
     if arguments[0] == "build":
         arguments = ["build", "-o", str(output), *arguments[1:]]
-    run: Callable[..., str | None] = _on_host if _host_go() else _in_container
-    return run(MODULES / module, arguments, output=output, copy=copy)
+    run: Callable[..., str | None] = _on_host if _host_go(native=native) else _in_container
+    return run(MODULES / module, arguments, output=output, copy=copy, native=native)
 
 
-def _host_go() -> bool:
-    if not shutil.which("go"):
+def _host_go(*, native: bool) -> bool:
+    if not shutil.which("go") or (native and not shutil.which("gcc")):
         return False
     version = subprocess.run(["go", "version"], capture_output=True, text=True, check=False)
     found = re.search(r"go(\d+)\.(\d+)", version.stdout)
     return found is not None and (int(found[1]), int(found[2])) >= OLDEST_GO
 
 
-def _environment() -> dict[str, str]:
+def _environment(*, native: bool) -> dict[str, str]:
     # Writable modules: the cache can be deleted by its owner.
-    return {"CGO_ENABLED": "0", "GOFLAGS": "-modcacherw", "GOTOOLCHAIN": "auto"}
+    return {"CGO_ENABLED": f"{native:d}", "GOFLAGS": "-modcacherw", "GOTOOLCHAIN": "auto"}
 
 
-def _on_host(directory: Path, arguments: Sequence[str], *, output: Path, copy: str) -> str:
+def _on_host(
+    directory: Path, arguments: Sequence[str], *, output: Path, copy: str, native: bool
+) -> str:
     del output, copy  # the command writes the one itself, the caller makes the other
     result = subprocess.run(
         ["go", *arguments],
         cwd=directory,
-        env=os.environ | _environment(),
+        env=os.environ | _environment(native=native),
         capture_output=True,
         text=True,
         check=False,
@@ -148,11 +173,12 @@ def _on_host(directory: Path, arguments: Sequence[str], *, output: Path, copy: s
 
 
 def _in_container(
-    directory: Path, arguments: Sequence[str], *, output: Path, copy: str
+    directory: Path, arguments: Sequence[str], *, output: Path, copy: str, native: bool
 ) -> str | None:
     """The same in a container with Debian's Go, whose caches are kept beside ours."""
     client = engine.connect()
-    tree = debian.tree("sid", ["ca-certificates", "golang-go"])
+    compiler = ["gcc", "libc6-dev"] if native else []
+    tree = debian.tree("sid", ["ca-certificates", "golang-go", *compiler])
     name, tag = "podthaw-go", tree.stem.rpartition("-")[2]
     try:
         client.images.get(f"{name}:{tag}")
@@ -179,7 +205,7 @@ def _in_container(
         command,
         working_dir="/src",
         volumes=volumes,
-        environment=_environment() | passed,
+        environment=_environment(native=native) | passed,
         remove=True,
     )
     return None

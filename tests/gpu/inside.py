@@ -1,0 +1,144 @@
+"""Inside the node: start the daemons, run what the settings ask for, write the results.
+
+Run by :mod:`tests.gpu.bare`, with the node's own Python.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.gpu import cases, figures, runs
+from tests.gpu.cases import Case
+from tests.gpu.cri import Cri
+from tests.gpu.daemons import LOGS, PROXY, Daemons, podthaw, run, smi, tail
+from tests.gpu.pods import Program, Running
+from tests.gpu.suspending import Suspender, members
+
+OUTPUT = Path("/output")
+
+
+def main() -> int:
+    """Run everything; exit status 1 when something was not right."""
+    settings: dict[str, Any] = json.loads(os.environ["GPU_SETTINGS"])
+    results: dict[str, Any] = {"facts": facts(), "settings": settings, "runs": [], "figures": []}
+    began = time.monotonic()
+    deadline = began + settings["seconds"]
+    wrong: list[str] = []
+    try:
+        with Daemons() as daemons:
+            cri = Cri(PROXY)
+            bench = _bench(settings, cri, daemons)
+            for case in _chosen(settings):
+                work = partial(runs.run, bench, case)
+                _attempt(results, wrong, case.name, deadline, work, key="runs")
+            for size in settings["sizes"]:
+                work = partial(figures.measure, bench, size, gpu=settings["gpu"])
+                _attempt(results, wrong, f"figures-{size}", deadline, work, key="figures")
+            cri.close()
+    except Exception:  # noqa: BLE001 - whatever it is, what was measured is written
+        wrong.append(traceback.format_exc())
+    results["seconds"] = round(time.monotonic() - began, 1)
+    results["wrong"] = wrong
+    _write(results)
+    for text in wrong:
+        print(text)
+    print(f"== {len(results['runs'])} cases right, {len(wrong)} wrong, {results['seconds']} s")
+    return 1 if wrong else 0
+
+
+def facts() -> dict[str, str]:
+    """What the figures depend on."""
+    query = "--query-gpu=name,driver_version,memory.total,uuid,persistence_mode"
+    return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "kernel": os.uname().release,
+        "cpus": str(os.cpu_count()),
+        "gpu": smi(query, "--format=csv,noheader"),
+        "criu": run(["criu", "--version"]).split("\n")[0],
+        "containerd": run(["containerd", "--version"]).strip(),
+        "runc": run(["runc", "--version"]).split("\n")[0],
+    }
+
+
+def _chosen(settings: dict[str, Any]) -> list[Case]:
+    available = cases.CASES if settings["gpu"] else cases.PLAIN
+    names = settings["cases"]
+    return [case for case in available if names == ["all"] or case.name in names]
+
+
+def _attempt(
+    results: dict[str, Any],
+    wrong: list[str],
+    name: str,
+    deadline: float,
+    work: Callable[[], dict[str, Any]],
+    *,
+    key: str,
+) -> None:
+    begun = time.monotonic()
+    if begun > deadline:
+        wrong.append(f"{name}: not run, the time is up")
+        return
+    print(f"== {name} …", flush=True)
+    try:
+        results[key].append(work())
+    except Exception as error:  # noqa: BLE001 - one case's failure is no reason to skip the others
+        wrong.append(f"{name}: {type(error).__name__}: {error}")
+        (OUTPUT / f"{name}.txt").write_text(
+            traceback.format_exc() + "\n".join(_logs()), errors="replace"
+        )
+        print(f"== {name}: WRONG: {error}", flush=True)
+    else:
+        print(f"== {name}: {json.dumps(results[key][-1])}", flush=True)
+    print(f"== {name}: {time.monotonic() - begun:.1f} s", flush=True)
+    _write(results)
+
+
+def _logs() -> list[str]:
+    logs = [*LOGS.glob("*.log"), *Path("/run/podthaw").glob("plans/*/*.log")]
+    newest = sorted(logs, key=lambda path: path.stat().st_mtime)[-6:]
+    return [f"-- {path}\n{tail(path, 60)}" for path in newest]
+
+
+def _write(results: dict[str, Any]) -> None:
+    (OUTPUT / "results.json").write_text(json.dumps(results, indent=1))
+
+
+def _bench(settings: dict[str, Any], cri: Cri, daemons: Daemons) -> runs.Bench:
+    devices = cases.GPU if settings["gpu"] else ()
+
+    def build(case: Case) -> Program:
+        return case.program(settings["python"], settings["folders"], devices)
+
+    if settings["driver"] == "podthaw":
+        return runs.Bench(
+            cri=cri, daemons=daemons, build=build, capture=runs.capture, thaw=lambda _: {}
+        )
+    suspender = Suspender()
+
+    def capture(pod: Running, name: str) -> dict[str, Any]:
+        pids = suspender.users(members(pod.container))
+        seconds = suspender.suspend(pids)
+        try:
+            told = runs.capture(pod, name)
+        finally:
+            back = suspender.resume(pids)
+        return told | {"driver": {**seconds, **back}}
+
+    def thaw(pod: Running) -> dict[str, float]:
+        return suspender.resume(suspender.users(members(pod.container)))
+
+    return runs.Bench(cri=cri, daemons=daemons, build=build, capture=capture, thaw=thaw)
+
+
+if __name__ == "__main__":
+    podthaw("--version")
+    sys.exit(main())
