@@ -18,7 +18,7 @@ from shim.memory import MOUNT_POINT
 _TYPE, _ID, _REG = 1, 2, 3
 _TYPE_REG = 1
 # reg_file_entry
-_REG_ID, _REG_FLAGS, _REG_POS, _REG_FOWN, _REG_NAME, _REG_MOUNT = 1, 2, 3, 5, 6, 7
+_REG_ID, _REG_FLAGS, _REG_POS, _REG_FOWN, _REG_NAME, _REG_MOUNT, _REG_EXTERNAL = 1, 2, 3, 5, 6, 7, 9
 _FOWN = range(1, 6)
 _O_RDONLY_LARGEFILE = 0o100000
 # fdinfo_entry
@@ -37,12 +37,18 @@ _POINT = MOUNT_POINT.encode()
 
 
 def pages_files(data: bytes, name: str = "files.img") -> frozenset[int]:
-    """The ids of the files that are an earlier snapshot's memory. Raises Broken."""
+    """The ids of the files that are an earlier snapshot's memory. Raises Broken.
+
+    A file whose snapshot was removed is external for CRIU (:func:`shim.pagesmount.external_file`)
+    and the only file that is.
+    """
     found = set()
     for entry in _decode(data, images.FILES, name).entries:
         file = Message.parse(entry.message)
-        if file.uint(_TYPE) == _TYPE_REG and file.message(_REG).blob(_REG_NAME) == _POINT:
-            found.add(file.uint(_ID))
+        if file.uint(_TYPE) == _TYPE_REG:
+            reg = file.message(_REG)
+            if reg.uint(_REG_EXTERNAL) or reg.blob(_REG_NAME) == _POINT:
+                found.add(file.uint(_ID))
     return frozenset(found)
 
 
@@ -68,23 +74,25 @@ def replace_pages_files(
 
 
 def add_mount(data: bytes, used: Iterable[int], name: str) -> tuple[bytes, int]:
-    """Add the mount of MOUNT_POINT to a mount namespace that lacks it; its id.
+    """The mount of MOUNT_POINT in a mount namespace, made or made anew; its id.
 
-    ``used`` are the mount ids of all namespaces. Raises Broken when there is no root mount.
+    ``used`` are the mount ids of all namespaces. An old one is not kept as it is: when its snapshot
+    was removed it is marked so, and CRIU would make the file that is mounted and remove it again,
+    which is that of the next snapshot. Raises Broken when there is no root mount.
     """
     image = _decode(data, images.MOUNTPOINTS, name)
     mounts = [Message.parse(entry.message) for entry in image.entries]
-    for entry, mount in zip(image.entries, mounts, strict=True):
-        if mount.blob(_MOUNTPOINT) == _POINT:
-            mount.set_bytes(_EXT_KEY, _POINT)
-            entry.message = mount.encode()
-            return images.encode(image), mount.uint(_MOUNT_ID)
     roots = [mount for mount in mounts if mount.blob(_MOUNTPOINT) == b"/"]
     if not roots:
         raise Broken(f"{name} has no root mount")
-    number = max(used, default=0) + 1
     devices = {mount.uint(_DEVICE) for mount in mounts}
     device = next(one for one in range(_UNUSED_DEVICE, 0, -1) if one not in devices)
+    for entry, mount in zip(image.entries, mounts, strict=True):
+        if mount.blob(_MOUNTPOINT) == _POINT:
+            number = mount.uint(_MOUNT_ID)
+            entry.message = _mount(number, device, roots[0]).encode()
+            return images.encode(image), number
+    number = max(used, default=0) + 1
     image.entries.insert(0, images.Entry(_mount(number, device, roots[0]).encode()))
     return images.encode(image), number
 

@@ -17,8 +17,9 @@ if artifact_code:
     for entry in manifest["artifacts"]:
         path = f"{staging}/{entry['path']}"
         if os.path.exists(path):
-            data = open(path, "rb").read()
-            entry["size"], entry["sha256"] = len(data), hashlib.sha256(data).hexdigest()
+            listed = f"{staging}/pages.sums" if entry["path"] == "pages" else path
+            data = open(listed, "rb").read()
+            entry["size"], entry["sha256"] = os.path.getsize(path), hashlib.sha256(data).hexdigest()
 exec(code)  # changes ``manifest``, or files behind its back
 os.chmod(f"{staging}/manifest.json", 0o600)
 data = json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n"
