@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from shim.criu import images
 from shim.criu.wire import Message
@@ -28,8 +29,7 @@ _KNOWN_FLAGS = PARENT | LAZY | PRESENT
 _NUMBER = struct.Struct("<I")
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Pages at consecutive addresses."""
 
     start: int

@@ -47,9 +47,10 @@ class SourceFiles:
     def open(self, path: Path, *, own: bool) -> int:
         """The number of a file; ``own``: its blocks may be given back once they were copied.
 
-        Raises Broken when there is no such file.
+        They are not when the file has another name, too. Raises Broken when there is no such file.
         """
         try:
+            own = own and not path.is_symlink() and path.stat().st_nlink == 1
             fd = os.open(path, (os.O_RDWR if own else os.O_RDONLY) | os.O_CLOEXEC)
         except FileNotFoundError:
             raise Broken(f"the memory of the dump is incomplete: there is no {path.name}") from None

@@ -1,7 +1,8 @@
 """The two ways to finish a dump: map its memory, or have all of it copied at restore.
 
-Both work on the images of a finished dump in place, and both make them stand alone: nothing of
-an earlier snapshot or of a dump before the last (CRIU's ``parent``) is needed any more.
+Both change the folder of a finished dump's images, and both make them stand alone: nothing of an
+earlier snapshot or of a dump before the last (CRIU's ``parent``) is needed any more. Files are
+replaced, not written into, so a folder of links to a stored snapshot's images serves, too.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class _Dump:
         os.replace(new, path)
         runs = pagemap.joined(pagemap.Run(one.at, one.length // PAGE) for one in pieces)
         data = pagemap.encode(dataclasses.replace(image, runs=runs))
-        (self.folder / name).write_bytes(data)
+        _replace(self.folder / name, data)
 
     def _areas(self, task: Task, mine: Mapping[int, Placement], ids: list[int]) -> None:
         for index, vma in enumerate(task.space.vmas):
@@ -124,7 +125,7 @@ class _Dump:
                 )
             elif index in task.ours:
                 task.space.vmas[index] = vma.as_anonymous(heap=task.space.is_heap(vma))
-        (self.folder / f"mm-{task.pid}.img").write_bytes(task.space.encode())
+        _replace(self.folder / f"mm-{task.pid}.img", task.space.encode())
 
     def _files_and_mounts(self, count: int) -> list[int]:
         """Have ``count`` names of ``pages`` in the list of files, and a mount if any; their ids."""
@@ -140,15 +141,15 @@ class _Dump:
             if path not in mounts:
                 raise Broken(f"the dump is incomplete: there is no {path.name}")
             data, number = rewrite.add_mount(mounts[path], used, path.name)
-            path.write_bytes(data)
+            _replace(path, data)
         else:
             for path, data in mounts.items():
-                path.write_bytes(rewrite.remove_mount(data, path.name))
+                _replace(path, rewrite.remove_mount(data, path.name))
         path = self.folder / "files.img"
         data, ids = rewrite.replace_pages_files(
             path.read_bytes(), old=self.old, count=count, mount=number
         )
-        path.write_bytes(data)
+        _replace(path, data)
         return ids
 
     def _mount_namespace(self) -> int:
@@ -168,6 +169,13 @@ class _Dump:
             image = pagemap.decode(path.read_bytes(), path.name)
             if any(run.flags & pagemap.PARENT for run in image.runs):
                 self._pages(path.name, image, dumped(self.folders, self.files, path.name))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file anew; what had been a link to it elsewhere keeps the old content."""
+    new = path.with_suffix(".new")
+    new.write_bytes(data)
+    os.replace(new, path)
 
 
 def _copied(task: Task, mine: Mapping[int, Placement]) -> list[Piece]:

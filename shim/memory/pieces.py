@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 ZERO = -1
 """A source that is not a file: its bytes are zero."""
@@ -19,8 +19,7 @@ _NOWHERE = 1 << 65, 1 << 65
 """A range beyond all addresses."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A range and its source."""
 
     at: int
@@ -36,7 +35,8 @@ class Piece:
     def part(self, start: int, end: int) -> Piece:
         """What of it lies in [start, end), which it must touch."""
         low, high = max(start, self.at), min(end, self.end)
-        return Piece(low, high - low, self.file, self._source(low))
+        source = 0 if self.file == ZERO else self.offset + low - self.at
+        return Piece(low, high - low, self.file, source)
 
     def moved(self, delta: int) -> Piece:
         """The same bytes ``delta`` further on."""
@@ -47,9 +47,6 @@ class Piece:
         if self.file == ZERO:
             return other.file == ZERO
         return self.file == other.file and self.offset + self.length == other.offset
-
-    def _source(self, at: int) -> int:
-        return 0 if self.file == ZERO else self.offset + at - self.at
 
 
 def within(pieces: Sequence[Piece], start: int, end: int) -> Iterator[Piece]:
