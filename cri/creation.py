@@ -7,8 +7,10 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from cri import annotations as wishes
+from cri.ahead import Ahead
 from cri.annotations import Reading
 from cri.decide import Ask, NotMeantError, Ready
 from cri.fitness import resolve_command
@@ -42,7 +44,12 @@ class Creation:
     """The hook of CreateContainer."""
 
     def __init__(
-        self, options: Options, keeper: Keeper, handlers: Handlers, runtime: Runtime
+        self,
+        options: Options,
+        keeper: Keeper,
+        handlers: Handlers,
+        runtime: Runtime,
+        ahead: Ahead,
     ) -> None:
         self._options = options
         self._keeper = keeper
@@ -50,6 +57,7 @@ class Creation:
         self._records = keeper.records
         self._handlers = handlers
         self._runtime = runtime
+        self._ahead = ahead
 
     async def __call__(self, call: Call) -> bytes:
         """Answer a CreateContainer call."""
@@ -185,6 +193,7 @@ class Creation:
         self, call: Call, request: pb.CreateContainerRequest, decision: Decision, ready: Ready
     ) -> bytes:
         request.config.annotations[PLAN_ANNOTATION] = decision.id
+        self._ahead.again(decision.sandbox_id, decision.digest, Path(ready.plan.snapshot_dir))
         try:
             await asyncio.to_thread(self._records.decide, decision)
             answer = await call.forward(request.SerializeToString())
@@ -205,6 +214,7 @@ class Creation:
         return answer
 
     async def _no_restore(self, call: Call, decision: Decision) -> bytes:
+        self._ahead.release(decision.sandbox_id, decision.digest)
         await self._write(decision)
         if decision.choice == "fail":
             tell_decision(decision, "is not started")

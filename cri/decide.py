@@ -7,7 +7,6 @@ the snapshot's files are verified, the plan is prepared. Runs in a thread of the
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 import time
@@ -23,7 +22,7 @@ from cri.quarantine import Entry, Quarantine
 from cri.records import Records
 from cri.store import Store
 from cri.verify import Verifier
-from shim import host
+from shim import host, snapshot
 from shim.criu.rewrite import Sockets
 from shim.errors import Broken, PodthawError, Unfit
 from shim.plan import Plan
@@ -91,19 +90,19 @@ class Decider:
                 self.store.unpin(digest, who)
             raise
 
-    def warm(self, namespace: str, reference: str) -> None:
-        """Verify a snapshot and have its files read ahead, while the pod's sandbox is made.
+    def look(self, namespace: str, reference: str) -> tuple[str, Path]:
+        """The digest and folder of the snapshot that a pod will ask for, unless it is quarantined.
 
         The host's facts are read here as well, since the first reading starts CRIU once.
         """
         self.host()
         digest = self.store.resolve(namespace, reference)
         self._check_quarantine(digest)
-        folder, manifest = self.store.folder(digest), self.store.manifest(digest)
-        for artifact in manifest.artifacts:
-            with suppress(OSError):
-                _read_ahead(folder / artifact.path)
-        self.verifier.check(folder, digest, manifest)
+        return digest, self.store.folder(digest)
+
+    def verify(self, digest: str, folder: Path) -> None:
+        """Verify a snapshot's files, while the pod's sandbox is made."""
+        self.verifier.check(folder, digest, snapshot.read(folder, digest))
 
     def set_aside(self, digest: str, pod: str, reason: str) -> None:
         """Quarantine a snapshot, as far as that can be written. Its files are verified anew."""
@@ -185,11 +184,3 @@ class Decider:
             if self._facts is None or self._facts[0] != key:
                 self._facts = (key, host.facts(self._criu))
             return self._facts[1]
-
-
-def _read_ahead(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
-    finally:
-        os.close(fd)

@@ -19,10 +19,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from cri import annotations as wishes
 from cri import capturing, mptcp
+from cri.ahead import Ahead
 from cri.creation import Creation
 from cri.decide import Decider
 from cri.handlers import Handlers
@@ -53,9 +53,8 @@ class Interceptor:
         self._handlers = Handlers(options.handlers)
         self._decider = Decider(store, records, options.state, options.criu)
         self._keeper = Keeper(records, self._decider, runtime)
-        # Apart from the threads that calls wait for: reading ahead must hold up nobody.
-        self._warmers = ThreadPoolExecutor(2, thread_name_prefix="warm")
-        self._creation = Creation(options, self._keeper, self._handlers, runtime)
+        self._ahead = Ahead(self._decider, options)
+        self._creation = Creation(options, self._keeper, self._handlers, runtime, self._ahead)
 
     def hooks(self) -> Mapping[str, UnaryHook]:
         """What answers a method's calls in containerd's stead."""
@@ -92,11 +91,15 @@ class Interceptor:
             await asyncio.sleep(interval)
 
     async def sweep(self) -> None:
-        """Forget every record whose sandbox containerd does not know any more."""
+        """Forget everything of sandboxes that containerd does not know any more."""
         await self._keeper.sweep()
+        known = self._ahead.sandboxes()
+        for gone in known - {one.id for one in await self._runtime.list_pod_sandbox()}:
+            self._ahead.release(gone)
 
     async def stop(self) -> None:
-        """Wait for what runs beside the calls."""
+        """Wait for what runs beside the calls; reading ahead ends."""
+        await self._ahead.stop()
         await self._keeper.settle()
 
     async def _run_pod_sandbox(self, call: Call) -> bytes:
@@ -111,8 +114,6 @@ class Interceptor:
             log.warning("%s/%s: %s", metadata.namespace, metadata.name, warning)
         if not wishes.opted_in(asked):
             return await call.forward()
-        for reference in wishes.snapshots(asked):
-            self._keeper.spawn(self._warm(metadata.namespace, str(reference)))
         ours = self._handlers.replacement(request.runtime_handler)
         trouble = ""
         if ours is None:
@@ -133,7 +134,11 @@ class Interceptor:
         request.runtime_handler = ours
         if self._options.has_mptcp:
             mptcp.switch_off(request.config)
-        return await call.forward(request.SerializeToString())
+        references = [str(reference) for reference in wishes.snapshots(asked)]
+        with self._ahead.expecting(metadata.namespace, references) as pod:
+            answer = await call.forward(request.SerializeToString())
+            self._ahead.bind(pod, first_id(answer))
+        return answer
 
     async def _is_configured(self, handler: str) -> bool:
         """Whether containerd knows a runtime handler; one that does not tell is believed to.
@@ -147,27 +152,21 @@ class Interceptor:
             return True
         return not known or handler in known
 
-    async def _warm(self, namespace: str, reference: str) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._warmers, self._decider.warm, namespace, reference)
-        except (PodthawError, OSError) as error:
-            log.debug("%s/%s was not read ahead: %s", namespace, reference, error)
-
     async def _start_container(self, call: Call) -> bytes:
         container = first_id(call.request)
         record_id = self._keeper.index.of_container(container)
         if record_id is None:
             return await call.forward()
         try:
-            answer = await call.forward()
+            with self._ahead.restoring():
+                answer = await call.forward()
         except RpcError as error:
             await self._keeper.started(record_id, error)
             raise
         except asyncio.CancelledError:
             self._keeper.watch(record_id, self._patience)
             raise
-        await self._keeper.started(record_id, None)
+        self._ahead.started(await self._keeper.started(record_id, None))
         return answer
 
     async def _checkpoint_container(self, call: Call) -> bytes:
@@ -203,12 +202,14 @@ class Interceptor:
 
     async def _stop_pod_sandbox(self, call: Call) -> bytes:
         sandbox = first_id(call.request)
+        self._ahead.release(sandbox)
         answer = await call.forward()
         await self._keeper.stop_sandbox(sandbox)
         return answer
 
     async def _remove_pod_sandbox(self, call: Call) -> bytes:
         sandbox = first_id(call.request)
+        self._ahead.release(sandbox)
         answer = await call.forward()
         await self._keeper.remove_sandbox(sandbox)
         return answer

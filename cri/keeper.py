@@ -71,15 +71,19 @@ class Keeper:
 
     # The start of a container
 
-    async def started(self, record_id: str, error: RpcError | None) -> None:
-        """Record what became of a restore, after containerd answered StartContainer."""
+    async def started(self, record_id: str, error: RpcError | None) -> Record | None:
+        """Record what became of a restore, after containerd answered StartContainer.
+
+        The record, when there was one to conclude.
+        """
         try:
             record = await asyncio.to_thread(self._conclude, record_id, error)
         except (OSError, PodthawError) as problem:
             log.warning("the outcome of a restore cannot be recorded: %s", problem)
-            return
+            return None
         if record is not None and record.result is not None:
             tell_outcome(record.decision, record.result)
+        return record
 
     def watch(self, record_id: str, seconds: float) -> None:
         """Record the outcome of a start that nobody waits for, if there is one in time."""

@@ -24,7 +24,7 @@ from shim.memory import MOUNT_POINT
 PROC = Path("/proc")
 
 _LINE = re.compile(
-    rf"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ (\d+) +{re.escape(MOUNT_POINT)}"
+    rf"^([0-9a-f]+)-([0-9a-f]+) \S+ ([0-9a-f]+) \S+ \d+ +{re.escape(MOUNT_POINT)}"
     r"(?: \(deleted\))?$",
     re.MULTILINE,
 )
@@ -51,8 +51,6 @@ class Mapping:
     end: int
     offset: int
     """Where in the file its first byte lies."""
-    inode: int
-    """Of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +67,8 @@ class Touched:
 def parse_maps(text: str) -> list[Mapping]:
     """The mappings of ``pages`` in /proc/PID/maps, by address."""
     return [
-        Mapping(int(start, 16), int(end, 16), int(offset, 16), int(inode))
-        for start, end, offset, inode in _LINE.findall(text)
+        Mapping(int(start, 16), int(end, 16), int(offset, 16))
+        for start, end, offset in _LINE.findall(text)
     ]
 
 

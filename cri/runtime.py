@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cri.annotations import Defaults
+from cri.prefetch.prefetcher import Limits
 from cri.proto import cri_pb2 as pb
 from shim import plan
 
@@ -37,7 +38,7 @@ class Runtime(Protocol):
 class Options:
     """The part of the node's configuration that the decisions need."""
 
-    run: Path = plan.DEFAULT_RUN
+    run: Path = Path(plan.DEFAULT_RUN)
     state: Path = Path("/var/lib/podthaw")
     handlers: Mapping[str, str] = field(
         default_factory=lambda: {"": "podthaw", "nvidia": "podthaw-nvidia"}
@@ -50,5 +51,9 @@ class Options:
     criu: str = "criu"
     capture: Sequence[str] = ("podthaw", "capture")
     """The command that captures a container, before its options."""
+    containerd_state: Path = Path("/run/containerd")
+    """containerd's ``state`` folder."""
+    ahead: Limits = field(default_factory=Limits)
+    """What reading snapshots ahead may use."""
     has_mptcp: bool = False
     """Whether programs on this node may use Multipath TCP."""

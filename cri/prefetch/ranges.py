@@ -15,13 +15,25 @@ Range = tuple[int, int]
 
 def merge(ranges: Iterable[Range], *, gap: int = 0) -> list[Range]:
     """The union of ranges, sorted; gaps of at most ``gap`` bytes are closed."""
-    found: list[Range] = []
-    for start, end in sorted(ranges):
-        if found and start <= found[-1][1] + gap:
-            found[-1] = (found[-1][0], max(found[-1][1], end))
+    return list(join(sorted(ranges), gap=gap))
+
+
+def join(ranges: Iterable[Range], *, gap: int = 0) -> Iterator[Range]:
+    """The same ranges, where those that follow one another closely are one.
+
+    For what comes sorted, or nearly, and is not to be held in memory.
+    """
+    so_far: Range | None = None
+    for start, end in ranges:
+        if so_far is None:
+            so_far = (start, end)
+        elif so_far[0] <= start <= so_far[1] + gap:
+            so_far = (so_far[0], max(so_far[1], end))
         else:
-            found.append((start, end))
-    return found
+            yield so_far
+            so_far = (start, end)
+    if so_far is not None:
+        yield so_far
 
 
 def intersect(ranges: Iterable[Range], others: Sequence[Range]) -> list[Range]:

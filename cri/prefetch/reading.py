@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cri.prefetch import ranges
@@ -141,8 +141,36 @@ class Reader:
         """Whether it was told to stop."""
         return self._cancelled.is_set()
 
+    def look(self, steps: Sequence[Step]) -> list[Step]:
+        """The steps without what is in the page cache already. A file that is gone is left out.
+
+        Raises OSError.
+        """
+        found = []
+        for step in steps:
+            amount = self.report.amounts.setdefault(step.name, Amount())
+            try:
+                fd = _open(step.path)
+            except FileNotFoundError:
+                continue
+            missing = []
+            try:
+                for piece in ranges.pieces(step.ranges, PIECE):
+                    if resident(fd, *piece) < piece[1] - piece[0]:
+                        missing.append(piece)
+                    else:
+                        amount.cached += piece[1] - piece[0]
+            finally:
+                os.close(fd)
+            found.append(replace(step, ranges=tuple(missing)))
+        return found
+
     def run(self, steps: Sequence[Step], *, most: int) -> None:
-        """Read the steps in order, ``most`` bytes in all. What is cached is not read again.
+        """Read the steps in order, ``most`` bytes in all, cached or not.
+
+        What is cached must have been left out before anything is read: a large read makes the
+        kernel read on, and what it has begun to read counts as cached, though it is neither there
+        nor accounted for.
 
         A file that is gone is left out. Raises OSError when one cannot be read.
         """
@@ -151,7 +179,7 @@ class Reader:
         try:
             for step in steps:
                 amount = self.report.amounts.setdefault(step.name, Amount())
-                if not self._one(step, amount, buffer, most - self.report.read):
+                if step.ranges and not self._one(step, amount, buffer, most - self.report.read):
                     break
         finally:
             self.report.seconds += time.monotonic() - began
@@ -159,20 +187,12 @@ class Reader:
     def _one(self, step: Step, amount: Amount, buffer: memoryview, room: int) -> bool:
         """One step; False when nothing more is to be read."""
         try:
-            fd = os.open(step.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = _open(step.path)
         except FileNotFoundError:
             return True
         try:
-            # Looked up before anything is read: a large read makes the kernel read on, and what
-            # it has begun would count as cached, though it is neither there nor accounted for.
-            missing = []
-            for piece in ranges.pieces(step.ranges, PIECE):
-                if resident(fd, *piece) < piece[1] - piece[0]:
-                    missing.append(piece)
-                else:
-                    amount.cached += piece[1] - piece[0]
             with _lowered() if step.waits else nullcontext():
-                for piece in missing:
+                for piece in ranges.pieces(step.ranges, PIECE):
                     size = piece[1] - piece[0]
                     if size > room:
                         self.report.stopped = "memory"
@@ -215,6 +235,10 @@ class Reader:
             fd, (start, end) = self._asked.popleft()
             self._ahead -= end - start
             os.pread(fd, 1, end - 1)  # returns when the page is there
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 @contextmanager

@@ -32,8 +32,8 @@ MAPS = """\
 
 def test_mappings_of_the_snapshots_memory() -> None:
     assert parse_maps(MAPS) == [
-        Mapping(0x7F0000100000, 0x7F0000104000, 0x2000, 77),
-        Mapping(0x7F0000200000, 0x7F0000201000, 0x10000, 77),
+        Mapping(0x7F0000100000, 0x7F0000104000, 0x2000),
+        Mapping(0x7F0000200000, 0x7F0000201000, 0x10000),
     ]
     assert parse_maps("") == []
 

@@ -10,6 +10,7 @@ from cri.prefetch.ranges import (
     Range,
     first,
     intersect,
+    join,
     merge,
     pieces,
     simplify,
@@ -107,3 +108,17 @@ class TestSimplify:
         assert members(found) >= members(ranges)
         assert len(found) <= most
         assert is_sorted(found)
+
+
+class TestJoin:
+    def test_by_hand(self) -> None:
+        assert list(join([(0, 1), (2, 3), (9, 10), (4, 5)], gap=1)) == [(0, 3), (9, 10), (4, 5)]
+        assert list(join([])) == []
+
+    @given(sorted_ones, st.integers(0, 9))
+    def test_of_what_is_sorted_it_is_merging(self, ranges: list[Range], gap: int) -> None:
+        assert list(join(ranges, gap=gap)) == merge(ranges, gap=gap)
+
+    @given(ordered, st.integers(0, 9))
+    def test_covers_all_whatever_the_order(self, ranges: list[Range], gap: int) -> None:
+        assert members(join(ranges, gap=gap)) >= members(ranges)

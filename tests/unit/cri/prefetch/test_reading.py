@@ -68,11 +68,26 @@ class TestReader:
         assert reader.report.amounts == {"hot": Amount(read=3 * 65536)}
 
     def test_what_is_cached_is_not_read_again(self, reader: Reader, cold: Cold) -> None:
-        reader.run([cold.step((0, 8 * MIB), name="hot"), cold.step()], most=ALL)
-        assert reader.report.amounts["hot"] == Amount(read=8 * MIB)
-        rest = reader.report.amounts["rest"]
-        assert rest.read + rest.cached == cold.size
-        assert rest.cached >= 8 * MIB
+        with cold.path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            os.pread(file.fileno(), PIECE + 4096, 2 * PIECE)
+        gone = Step(name="images", path=cold.path.with_name("gone"), ranges=[(0, 1)])
+        steps = reader.look(
+            [gone, cold.step((0, PIECE), name="hot"), cold.step((PIECE, cold.size))]
+        )
+        # A piece of which something is cached is read as a whole.
+        rest = [(at, at + PIECE) for at in range(3 * PIECE, cold.size, PIECE)]
+        assert steps == [
+            cold.step((0, PIECE), name="hot"),
+            cold.step((PIECE, 2 * PIECE), *rest),
+        ]
+        reader.run(steps, most=ALL)
+        assert cold.cached() == cold.size
+        assert reader.report.amounts == {
+            "images": Amount(),
+            "hot": Amount(read=PIECE),
+            "rest": Amount(read=cold.size - 2 * PIECE, cached=PIECE),
+        }
 
     def test_reads_in_the_order_that_it_was_given(
         self, reader: Reader, cold: Cold, monkeypatch: pytest.MonkeyPatch

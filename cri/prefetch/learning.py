@@ -1,0 +1,93 @@
+"""Watches restored containers to learn which pages of their snapshot they touch first.
+
+After its start the page tables of a container's processes are looked at a few times, ever more
+seldom; what was touched since the last look is noted behind what was known. So the order is that
+of use, and what a program touches late, or never before its first answer, is read late. A node
+learns from the first few restores of a snapshot and then no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cri import pagemap, processes
+from cri.prefetch import ranges
+from cri.prefetch.hot import GAP, RUNS, HotPages
+from cri.prefetch.ranges import Range
+from shim.memory import PAGES
+
+log = logging.getLogger("podthaw.prefetch")
+
+LOOKS = (0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 18.0)
+"""Seconds between the looks: half a minute in all, after which a program runs, not starts."""
+
+
+class Learner:
+    """Belongs to one event loop; the looks happen in threads."""
+
+    def __init__(
+        self, hot: HotPages, containerd_state: Path, *, looks: Sequence[float] = LOOKS
+    ) -> None:
+        self._hot = hot
+        self._containerd_state = containerd_state
+        self._looks = looks
+        self._busy: set[str] = set()
+
+    async def learn(self, container: str, digest: str, folder: Path) -> None:
+        """Watch a container that was just restored from the snapshot in ``folder``.
+
+        Returns at once when the node knows enough, another replica is watched, or the snapshot
+        has no mapped memory; and early when the container ends.
+        """
+        if digest in self._busy:
+            return
+        self._busy.add(digest)
+        try:
+            await self._watch(container, digest, folder / PAGES)
+        except OSError as error:
+            log.debug("the hot pages of %s cannot be noted: %s", digest, error)
+        finally:
+            self._busy.discard(digest)
+
+    async def _watch(self, container: str, digest: str, pages: Path) -> None:
+        with suppress(FileNotFoundError):
+            size = (await asyncio.to_thread(pages.stat)).st_size
+            known = await asyncio.to_thread(self._hot.get, digest, size)
+            if known.runs >= RUNS:
+                return
+            looked = False
+            for pause in self._looks:
+                await asyncio.sleep(pause)
+                found = await asyncio.to_thread(self._look, container)
+                if found is None:
+                    break
+                looked = True
+                grown = known.touched(found)
+                if grown != known:
+                    await asyncio.to_thread(self._hot.put, digest, grown)
+                    known = grown
+            if looked:
+                known = known.watched()
+                await asyncio.to_thread(self._hot.put, digest, known)
+                log.debug(
+                    "%s: %d bytes in %d ranges are hot after %d runs",
+                    digest,
+                    ranges.total(known.ranges),
+                    len(known.ranges),
+                    known.runs,
+                )
+
+    def _look(self, container: str) -> list[Range] | None:
+        """What the container has touched so far, sorted; None when it does not run."""
+        found: list[Range] | None = None
+        for pid in processes.of_container(container, self._containerd_state):
+            # A process may end meanwhile.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                touched = ((one.start, one.end) for one in pagemap.touched(pid))
+                # Joined as they come: a program may have touched every other page.
+                found = ranges.merge([*(found or []), *ranges.join(touched, gap=GAP)])
+        return found
