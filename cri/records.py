@@ -110,13 +110,13 @@ def new_id() -> str:
 class Records:
     """The decisions of this node. Reading never fails: what cannot be read is not there."""
 
-    def __init__(self, run: Path = plan.DEFAULT_RUN) -> None:
+    def __init__(self, run: Path = Path(plan.DEFAULT_RUN)) -> None:
         self.run = run
         self._decisions: dict[str, Decision] = {}  # read before; a decision never changes
 
     def folder(self, record_id: str) -> Path:
         """The directory of a decision; Refused when the id is not one of ours."""
-        return plan.plan_dir(record_id, self.run)
+        return Path(plan.plan_dir(record_id, self.run))
 
     def create(self, record_id: str) -> Path:
         """Make the directory of a decision, for root alone."""
@@ -162,7 +162,7 @@ class Records:
     def ids(self) -> list[str]:
         """The id of every directory there is, also of those whose decision cannot be read."""
         try:
-            names = [entry.name for entry in plan.plans_dir(self.run).iterdir()]
+            names = [entry.name for entry in Path(plan.plans_dir(self.run)).iterdir()]
         except OSError:
             return []
         return sorted(name for name in names if _ID.fullmatch(name))

@@ -12,11 +12,15 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
+
+from shim.record import field, record
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from typing import Any
 
 
-@dataclass(kw_only=True)
+@record(kw_only=True)
 class Journal:
     """The record; every field that an undo needs is plain data."""
 
@@ -50,7 +54,13 @@ class Journal:
     """What :mod:`shim.shm` needs to take back."""
     config: str = ""
     """The original config.json, kept aside at this path while the bundle's is changed."""
-    path: str = field(default="", repr=False)
+    stub: str = ""
+    """The empty file that the runtime below makes as the mount point of mapped memory."""
+    cuda: str = ""
+    """How the NVIDIA driver is asked (:mod:`shim.cuda`)."""
+    locked: dict[str, int] = field(default_factory=dict)
+    """Processes that the driver keeps locked until ``start`` → their start times."""
+    path: str = ""
     """Where the journal lies."""
 
     def save(self) -> None:
@@ -58,7 +68,7 @@ class Journal:
         aside = f"{self.path}.new"
         fd = os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(fd, "w") as file:
-            json.dump(asdict(self), file)
+            json.dump(vars(self), file)
         os.replace(aside, self.path)
 
     def remove(self) -> None:

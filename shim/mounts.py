@@ -11,7 +11,8 @@ import ctypes
 import errno
 import os
 import re
-from dataclasses import dataclass
+
+from shim.record import record
 
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
@@ -34,7 +35,7 @@ _FLAGS = {
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Mounted:
     """One line of mountinfo."""
 
@@ -92,9 +93,11 @@ def parse(text: str) -> list[Mounted]:
     return found
 
 
-def read() -> list[Mounted]:
-    """The mounts of this process's mount namespace."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+def read(pid: int | None = None) -> list[Mounted]:
+    """The mounts of the mount namespace of a process, or of this one. Raises OSError."""
+    with open(
+        f"/proc/{pid or 'self'}/mountinfo", encoding="utf-8", errors="surrogateescape"
+    ) as file:
         return parse(file.read())
 
 

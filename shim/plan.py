@@ -17,32 +17,37 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import stat
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal
 
 from shim.errors import Refused
+from shim.memory import MOUNT_POINT
+from shim.record import field, record
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any, Literal
+
+    OnFailure = Literal["cold", "fail"]
+    Outcome = Literal["restored", "cold", "failed"]
+else:
+    OnFailure = Outcome = str
 
 PLAN_ANNOTATION = "podthaw.dev/plan"
 """Container annotation (OCI and CRI) whose value is the id of the plan."""
 
-DEFAULT_RUN = Path("/run/podthaw")
+DEFAULT_RUN = "/run/podthaw"
 """Run-time state of the node: plans, results, locks, the proxy's socket."""
 
 FORMAT = 1
 
 _MAX_PLAN = 1 << 20  # bytes; paths and names take one or two thousand
 
-_ID = re.compile(r"[0-9a-f]{32}")
-
-OnFailure = Literal["cold", "fail"]
-Outcome = Literal["restored", "cold", "failed"]
+_ID_LENGTH, _ID_DIGITS = 32, frozenset("0123456789abcdef")
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Plan:
     """What the shim shall do at ``create`` of one container."""
 
@@ -72,9 +77,16 @@ class Plan:
     shm: str | None = None
     """Absolute path of the tar with /dev/shm's content, or None."""
     pages_mount: dict[str, str] | None = None
-    """``{"source": …, "destination": …}`` of the read-only mount with the memory, or None."""
+    """``{"source": …, "destination": …}`` of the read-only mount of the memory that is mapped
+    (:mod:`shim.pagesmount`), or None."""
+    cuda: str = ""
+    """How the NVIDIA driver is asked (:mod:`shim.cuda`); empty when the snapshot has no GPU state.
+    """
     gpu_map: dict[str, str] = field(default_factory=dict)
-    """UUID at capture → UUID of the device of this pod."""
+    """UUID of each GPU at capture, in order → UUID of this pod's, or nothing where only the
+    finished OCI spec tells it."""
+    gpus: dict[str, str] = field(default_factory=dict)
+    """N of each /dev/nvidiaN of this node → the GPU's UUID."""
     own_ipc: bool = False
     """Whether the container gets an IPC namespace of its own (:mod:`shim.ipc`)."""
     tcp: Literal["close", "established"] = "close"
@@ -91,7 +103,7 @@ class Plan:
     """CRIU, a path or a name on PATH; runc finds it by PATH, so the shim puts its folder first."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Result:
     """What the shim did with a plan."""
 
@@ -104,7 +116,7 @@ class Result:
     log_tail: list[str] = field(default_factory=list)
     """The last lines of CRIU's log that tell of the failure."""
     phases: dict[str, float] = field(default_factory=dict)
-    """Name of a phase → seconds, in order: check, rootfs, shm, criu, hook, undo, cold."""
+    """Name of a phase → seconds, in order: check, rootfs, shm, criu, cuda, hook, undo, cold."""
     finished: float = 0.0
     """Unix time in seconds."""
 
@@ -125,27 +137,27 @@ _TYPES: dict[str, tuple[type, ...]] = {
 _ALLOWED: dict[str, set[object]] = {"tcp": {"close", "established"}, "on_failure": {"cold", "fail"}}
 
 
-def plans_dir(run: Path = DEFAULT_RUN) -> Path:
+def plans_dir(run: str | Path = DEFAULT_RUN) -> str:
     """The folder that holds all plans of the node."""
-    return run / "plans"
+    return f"{run}/plans"
 
 
-def plan_dir(plan_id: str, run: Path = DEFAULT_RUN) -> Path:
+def plan_dir(plan_id: str, run: str | Path = DEFAULT_RUN) -> str:
     """The directory of a plan; Refused when the id is not one of ours."""
-    if not _ID.fullmatch(plan_id):
+    if len(plan_id) != _ID_LENGTH or not _ID_DIGITS.issuperset(plan_id):
         raise Refused(f"the plan id {plan_id[:80]!r} is not 32 hexadecimal digits")
-    return plans_dir(run) / plan_id
+    return f"{run}/plans/{plan_id}"
 
 
-def write(plan: Plan, run: Path = DEFAULT_RUN) -> Path:
+def write(plan: Plan, run: str | Path = DEFAULT_RUN) -> str:
     """Write a new plan's ``plan.json`` into its directory (made if absent); returns the folder."""
     folder = plan_dir(plan.id, run)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write_json(folder / "plan.json", {"format": FORMAT, **asdict(plan)})
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    _write_json(f"{folder}/plan.json", {"format": FORMAT, **vars(plan)})
     return folder
 
 
-def read(plan_id: str, run: Path = DEFAULT_RUN, *, owner: int = 0) -> Plan:
+def read(plan_id: str, run: str | Path = DEFAULT_RUN, *, owner: int = 0) -> Plan:
     """Read a plan, refusing whatever the daemon would not have written.
 
     The folder and the file must belong to ``owner`` (root), grant nothing to others, and be no
@@ -164,11 +176,11 @@ def read(plan_id: str, run: Path = DEFAULT_RUN, *, owner: int = 0) -> Plan:
     return plan
 
 
-def claim(plan_id: str, run: Path = DEFAULT_RUN) -> None:
+def claim(plan_id: str, run: str | Path = DEFAULT_RUN) -> None:
     """Take a plan for this run of the shim; Refused when it was taken before."""
     try:
         fd = os.open(
-            plan_dir(plan_id, run) / "claimed", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600
+            f"{plan_dir(plan_id, run)}/claimed", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600
         )
     except FileExistsError:
         raise Refused(f"the plan {plan_id} was used before, and a plan serves once") from None
@@ -177,16 +189,16 @@ def claim(plan_id: str, run: Path = DEFAULT_RUN) -> None:
     os.close(fd)
 
 
-def write_result(plan_id: str, result: Result, run: Path = DEFAULT_RUN) -> None:
+def write_result(plan_id: str, result: Result, run: str | Path = DEFAULT_RUN) -> None:
     """Leave the answer beside the plan."""
-    _write_json(plan_dir(plan_id, run) / "result.json", asdict(result))
+    _write_json(f"{plan_dir(plan_id, run)}/result.json", vars(result))
 
 
-def read_result(plan_id: str, run: Path = DEFAULT_RUN) -> Result | None:
+def read_result(plan_id: str, run: str | Path = DEFAULT_RUN) -> Result | None:
     """The shim's answer, or None while there is none (or none that can be read)."""
     try:
-        raw = json.loads((plan_dir(plan_id, run) / "result.json").read_bytes())
-        return Result(**raw)
+        with open(f"{plan_dir(plan_id, run)}/result.json", "rb") as file:
+            return Result(**json.load(file))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 
@@ -199,25 +211,31 @@ def _decode(data: bytes, plan_id: str) -> Plan:
         plan = Plan(**raw)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Refused(f"the plan {plan_id} is not a plan: {error}") from error
-    for one in fields(Plan):
-        value = getattr(plan, one.name)
-        allowed = _ALLOWED.get(one.name)
-        if type(value) not in _TYPES[str(one.type)] or (allowed and value not in allowed):
-            raise Refused(f"the plan {plan_id} has {one.name} {value!r:.80}, wanted {one.type}")
-    for path in (plan.snapshot_dir, plan.images, plan.rootfs_diff, plan.shm):
+    for name, kind in Plan.__annotations__.items():
+        value = getattr(plan, name)
+        allowed = _ALLOWED.get(name)
+        if type(value) not in _TYPES[kind] or (allowed and value not in allowed):
+            raise Refused(f"the plan {plan_id} has {name} {value!r:.80}, wanted {kind}")
+    pages = None
+    if plan.pages_mount is not None:
+        pages = plan.pages_mount.get("source")
+        expected = {"source": pages, "destination": MOUNT_POINT}
+        if not isinstance(pages, str) or plan.pages_mount != expected:
+            raise Refused(f"the plan {plan_id} mounts {plan.pages_mount!r:.200} as memory")
+    for path in (plan.snapshot_dir, plan.images, plan.rootfs_diff, plan.shm, pages):
         if path is not None and not os.path.isabs(path):
             raise Refused(f"the plan {plan_id} names the path {path!r}, which is not absolute")
     return plan
 
 
-def _read_private(folder: Path, owner: int) -> bytes:
+def _read_private(folder: str, owner: int) -> bytes:
     """``plan.json`` of a folder; every check is of what is open, so that nothing changes after."""
     directory = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _check_private(folder, os.fstat(directory), owner, stat.S_ISDIR, "directory")
-        path = folder / "plan.json"
+        path = f"{folder}/plan.json"
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(path.name, flags, dir_fd=directory)
+        fd = os.open("plan.json", flags, dir_fd=directory)
     finally:
         os.close(directory)
     try:
@@ -234,7 +252,7 @@ def _read_private(folder: Path, owner: int) -> bytes:
 
 
 def _check_private(
-    path: Path, status: os.stat_result, owner: int, is_right: Callable[[int], bool], what: str
+    path: str, status: os.stat_result, owner: int, is_right: Callable[[int], bool], what: str
 ) -> None:
     if not is_right(status.st_mode):
         raise Refused(f"{path} is not a {what}")
@@ -245,9 +263,10 @@ def _check_private(
         )
 
 
-def _write_json(path: Path, value: object) -> None:
+def _write_json(path: str, value: object) -> None:
     """Write a small private file so that a reader sees all of it or nothing."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    folder, name = os.path.split(path)
+    aside = f"{folder}/.{name}.{os.getpid()}"
     fd = os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "w") as file:
         json.dump(value, file)

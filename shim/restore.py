@@ -21,14 +21,16 @@ import signal
 import stat
 import time
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from shim import cgroups, journal, mounts, plan, runlog, runtime, supervise, undo, worker
 from shim.argv import Command
 from shim.errors import PodthawError, Refused, Unfit
+from shim.record import changed
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
 
 _RESTORED, _NOT_RESTORED, _UNDO_FAILED = 0, 80, 81
 """Exit statuses of the worker."""
@@ -44,9 +46,9 @@ def create(command: Command, arguments: list[str], run: str) -> int:
     if not isinstance(plan_id, str):  # the words stand elsewhere in the bundle
         runtime.execute(runtime.find(run), arguments)
     try:
-        order = plan.read(plan_id, Path(run))
+        order = plan.read(plan_id, run)
         _check_identity(order, spec)
-        plan.claim(plan_id, Path(run))
+        plan.claim(plan_id, run)
     except Refused as error:
         return _fail(command, str(error))
     started = time.monotonic()
@@ -57,7 +59,7 @@ def create(command: Command, arguments: list[str], run: str) -> int:
         except runtime.NotFoundError as error:
             return _fail(command, str(error))
         phases = {**result.phases, "total": time.monotonic() - started}
-        _answer(order, replace(result, phases=phases), run)
+        _answer(order, changed(result, phases=phases), run)
         discard_output()
         runtime.execute(below, arguments)
     _answer(order, result, run)
@@ -81,7 +83,7 @@ def before_delete(command: Command, run: str) -> None:
     _undo_orphan(run, record, wait=20.0)
 
 
-def recover(run: str = str(plan.DEFAULT_RUN)) -> list[str]:
+def recover(run: str = plan.DEFAULT_RUN) -> list[str]:
     """Undo every restore whose processes were killed; for the daemon, when it starts.
 
     Returns one line for each that was found, with the error where undoing failed.
@@ -167,7 +169,7 @@ def _restore(command: Command, order: plan.Plan, spec: dict[str, Any], run: str)
         return _not_restored(command, order, "unfit", reason)
     try:
         status = _wait_for_worker(record, order, spec, run)
-        result = plan.read_result(order.id, Path(run))
+        result = plan.read_result(order.id, run)
         if status == _RESTORED and result is not None:
             return result
         if status == _UNDO_FAILED and result is not None:
@@ -184,7 +186,7 @@ def _restore(command: Command, order: plan.Plan, spec: dict[str, Any], run: str)
     except (OSError, Unfit) as error:
         reason = f"an unfinished restore could not be undone: {error}"
         failed = _not_restored(command, order, "unfit", reason)
-        return replace(failed, outcome="failed")
+        return changed(failed, outcome="failed")
     finally:
         os.close(held)
 
@@ -359,7 +361,7 @@ def _not_restored(command: Command, order: plan.Plan, kind: str, reason: str) ->
 def _answer(order: plan.Plan, result: plan.Result, run: str) -> None:
     """Leave the result; a full disk must not turn a restored container into a failed one."""
     try:
-        plan.write_result(order.id, result, Path(run))
+        plan.write_result(order.id, result, run)
     except OSError as error:
         runlog.error(f"podthaw: the result of plan {order.id} cannot be written: {error}")
 

@@ -5,6 +5,8 @@ A snapshot is a directory that never changes once it is published:
     manifest.json   this file; the snapshot is named by the SHA-256 of its bytes
     images/         CRIU's images (and, as ``pages-N.img``, the memory that CRIU copies)
     pages           memory that is mapped, page aligned and sparse (only when there is any)
+    pages.sums      its digests, so that it is verified in parallel and holes are never read
+    memory.json     which memory of which process lies where in it (:mod:`shim.memory`)
     rootfs.tar      the writable layer as an OCI layer (``.wh.`` deletions, PAX xattrs)
     shm.tar         the content of /dev/shm (only when there is any)
 """
@@ -12,18 +14,30 @@ A snapshot is a directory that never changes once it is published:
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import stat
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
 
+from shim.digest import hexdigest
 from shim.errors import Broken, Unfit
+from shim.memory import MEMORY, PAGES, SUMS
+from shim.record import field, record
 
-FORMAT = 1
-"""Version of the manifest and of the layout. A reader refuses a newer one."""
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any, Literal, TypeVar
+
+    _T = TypeVar("_T")
+    MemoryMode = Literal["mapped", "eager"]
+else:
+    MemoryMode = str
+
+FORMAT = 2
+"""Version of the manifest and of the layout. A reader refuses a newer one.
+
+1 has no mapped memory: what it lacks has the values that it meant.
+"""
 
 MANIFEST = "manifest.json"
 ROOTFS = "rootfs.tar"
@@ -34,10 +48,13 @@ AFFINITY = "affinity.json"
 {"17": [0]}}``; thread ids are the container's own (:mod:`shim.affinity`)."""
 
 _MAX_MANIFEST = 64 << 20  # bytes; a process table of thousands takes one
-_T = TypeVar("_T")
+
+MEMORY_MODES = ("mapped", "eager")
+"""How memory comes back: mapped from ``pages`` and read when it is touched, or all copied by CRIU
+before the processes run."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Source:
     """Where a snapshot comes from."""
 
@@ -54,7 +71,7 @@ class Source:
     """The arguments of the first process, from the OCI spec."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class HostNeeds:
     """What a host must have to run the snapshot."""
 
@@ -71,7 +88,7 @@ class HostNeeds:
     """1 or 2."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Mount:
     """A mount of the OCI spec that the restore needs again."""
 
@@ -86,7 +103,7 @@ class Mount:
     mounts it again with the flags of the snapshot, so the request must ask for the same."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Process:
     """One process of the tree at capture."""
 
@@ -99,18 +116,26 @@ class Process:
     """Bytes."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Artifact:
     """One file of the snapshot."""
 
     path: str
     """Relative, normal, without ``..``."""
     size: int
-    """Bytes."""
+    """Bytes, as ``stat`` has it."""
     sha256: str
+    """Of its bytes; of ``pages``, the SHA-256 of the bytes of ``pages.sums``."""
+    holes: int = 0
+    """Bytes of ``pages`` that are zero and not stored."""
+
+    @property
+    def stored(self) -> int:
+        """Bytes that there are to read."""
+        return self.size - self.holes
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Manifest:
     """The whole manifest."""
 
@@ -131,22 +156,30 @@ class Manifest:
     frozen_seconds: float = 0.0
     """How long the container stood still."""
     gpu: list[dict[str, Any]] = field(default_factory=list)
+    memory: str = "eager"
+    """:data:`MemoryMode`; ``mapped`` if and only if there is a ``pages``."""
     format: int = FORMAT
 
     @property
     def size(self) -> int:
-        """Bytes of all artifacts."""
-        return sum(artifact.size for artifact in self.artifacts)
+        """Bytes of all artifacts, without the holes."""
+        return sum(artifact.stored for artifact in self.artifacts)
+
+    def artifact(self, path: str) -> Artifact | None:
+        """The artifact of that path, if there is one."""
+        return next((one for one in self.artifacts if one.path == path), None)
 
 
 def encode(manifest: Manifest) -> bytes:
     """The manifest as the bytes whose digest names the snapshot."""
+    from dataclasses import asdict  # noqa: PLC0415 - a restore only reads
+
     return json.dumps(asdict(manifest), indent=1, sort_keys=True).encode() + b"\n"
 
 
 def digest(data: bytes) -> str:
     """``sha256:<hex>`` of a manifest's bytes."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+    return "sha256:" + hexdigest(data)
 
 
 def decode(data: bytes) -> Manifest:
@@ -169,17 +202,18 @@ def decode(data: bytes) -> Manifest:
         _check_artifact(artifact)
     if len({artifact.path for artifact in manifest.artifacts}) != len(manifest.artifacts):
         raise Broken("the snapshot's manifest names a path twice")
+    _check_memory(manifest)
     return manifest
 
 
-def read(folder: Path, wanted: str) -> Manifest:
+def read(folder: str | Path, wanted: str) -> Manifest:
     """Read the manifest of the snapshot in ``folder``, which must have the digest ``wanted``.
 
     Broken when it is missing or altered; Unfit when the file system fails to read it, as a shared
     one may for a while.
     """
     try:
-        data = _read_file(folder / MANIFEST)
+        data = _read_file(os.path.join(folder, MANIFEST))
     except FileNotFoundError:
         raise Broken("the snapshot has no manifest") from None
     except OSError as error:
@@ -196,7 +230,7 @@ def _not_plain() -> Broken:
     return Broken(f"{MANIFEST} of the snapshot is not a plain file of a manifest's size")
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: str) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
@@ -210,10 +244,9 @@ def _make(kind: type[_T], raw: object) -> _T:
     if not isinstance(raw, dict):
         raise TypeError(f"wanted an object for {kind.__name__}, found {type(raw).__name__}")
     values = dict(raw)
-    for one in fields(kind):  # type: ignore[arg-type]
-        if one.name in values:
-            where = f"{kind.__name__}.{one.name}"
-            values[one.name] = _value(str(one.type), values[one.name], where)
+    for name, wanted in kind.__annotations__.items():
+        if name in values:
+            values[name] = _value(wanted, values[name], f"{kind.__name__}.{name}")
     return kind(**values)
 
 
@@ -241,10 +274,35 @@ _JSON: dict[str, tuple[type, ...]] = {
 
 
 def _check_artifact(artifact: Artifact) -> None:
-    path = PurePosixPath(artifact.path)
-    if not artifact.path or path.is_absolute() or ".." in path.parts or str(path) != artifact.path:
+    parts = artifact.path.split("/")
+    if any(part in ("", ".", "..") for part in parts):
         raise Broken(f"the snapshot's manifest names the path {artifact.path!r}")
     if not artifact.path.isprintable() or artifact.path == MANIFEST:
         raise Broken(f"the snapshot's manifest names the path {artifact.path!r}")
     if not 0 <= artifact.size < 1 << 63:
         raise Broken(f"the snapshot's manifest gives {artifact.path} the size {artifact.size}")
+    if not 0 <= artifact.holes <= (artifact.size if artifact.path == PAGES else 0):
+        raise Broken(
+            f"the snapshot's manifest gives {artifact.path} of {artifact.size} bytes "
+            f"{artifact.holes} bytes of holes"
+        )
+
+
+def _check_memory(manifest: Manifest) -> None:
+    """``pages`` has its digests and its map beside it, and nothing else speaks of mapped memory."""
+    if manifest.memory not in MEMORY_MODES:
+        raise Broken(
+            f"the snapshot's memory is {manifest.memory!r:.80}, this Podthaw knows "
+            + " and ".join(MEMORY_MODES)
+        )
+    wanted = manifest.memory == "mapped"
+    for path in (PAGES, SUMS, MEMORY):
+        if (manifest.artifact(path) is not None) != wanted:
+            how = "has no" if wanted else "has a"
+            raise Broken(f"the snapshot's memory is {manifest.memory}, but it {how} {path}")
+    pages, sums = manifest.artifact(PAGES), manifest.artifact(SUMS)
+    if pages is not None and sums is not None and pages.sha256 != sums.sha256:
+        raise Broken(
+            f"the snapshot's manifest gives {PAGES} another digest than {SUMS}: "
+            f"{pages.sha256} and {sums.sha256}"
+        )

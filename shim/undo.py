@@ -11,12 +11,15 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
-from shim import cgroups, mounts, overlay, shm, supervise
+from shim import cgroups, mounts, overlay, supervise
 from shim.errors import Unfit
 from shim.journal import Journal
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _DELETE_TIMEOUT = 30.0
 _MOUNT_ROOT = ".criu.mntns."
@@ -62,6 +65,8 @@ def _forget_container(journal: Journal) -> None:
     state = os.path.join(os.path.realpath(journal.root), journal.container)
     mounts.unmount_all_below(state)
     mounts.unmount_all_below(_rootfs(journal))
+    if journal.stub:
+        _unlink(journal.stub)
     clean_after_criu(journal)
     if os.path.isdir(state):
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -180,6 +185,8 @@ def _give_back_rootfs(journal: Journal, *, start_follows: bool) -> None:
 def _give_back_shm(journal: Journal) -> None:
     if journal.shm is None:
         return
+    from shim import shm  # noqa: PLC0415 - few snapshots have any
+
     shm.take_back(shm.Shared(**journal.shm))
     journal.shm = None
 

@@ -8,19 +8,30 @@ import re
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
-from shim import ipc, oom, overlay, plan, rootfs_apply, shm, snapshot, supervise, sysctls, undo
+from shim import (
+    ipc,
+    oom,
+    overlay,
+    pagesmount,
+    plan,
+    snapshot,
+    supervise,
+    sysctls,
+    undo,
+)
 from shim import spec as oci
-from shim.criu import log as criu_log
 from shim.errors import Broken, PodthawError, Unfit
 from shim.journal import Journal
+from shim.memory import MOUNT_POINT
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+    from typing import Any
+
+    from shim.cuda.restoring import GpuRestore
 
 CRIU_CONFIG = "org.criu.config"
 """Annotation of the bundle that names CRIU's configuration file; runc passes it on."""
@@ -92,24 +103,40 @@ def follow(
                 "the files took too long"
             )
 
-    with _phase(phases, "check"):
+    with _Phase(phases, "check"):
         _check(order, spec, record)
-    with _phase(phases, "rootfs"):
+        gpu = _gpu(order, spec)
+    with _Phase(phases, "rootfs"):
         _apply_rootfs(record, order, spec, tick)
-    with _phase(phases, "shm"):
+    with _Phase(phases, "shm"):
         _extract_shm(record, order, spec, run, tick)
-    with _phase(phases, "criu"):
+    with _Phase(phases, "criu"):
         _restore_processes(record, order, spec, run, deadline)
+    if gpu is not None:
+        with _Phase(phases, "cuda"):
+            gpu.restore(record, _first_process(record.pid_file), deadline)
+            if order.after_restore:
+                gpu.unlock(record, deadline)
+            gpu.close()
     if order.after_restore:
         from shim import wake  # noqa: PLC0415 - few containers have a hook
 
         first = _first_process(record.pid_file)
-        with _phase(phases, "hook"):
-            wake.wake(
-                record, order, first, f"{plan.plan_dir(order.id, Path(run))}/runc.log", deadline
-            )
+        with _Phase(phases, "hook"):
+            wake.wake(record, order, first, f"{plan.plan_dir(order.id, run)}/runc.log", deadline)
     if record.shm is not None:
+        from shim import shm  # noqa: PLC0415 - imported already
+
         shm.remember(run, order.sandbox_id, order.container, record.shm["made"])
+
+
+def _gpu(order: plan.Plan, spec: dict[str, Any]) -> GpuRestore | None:
+    """The GPU's part of the restore, where the snapshot has one."""
+    if not order.cuda:
+        return None
+    from shim.cuda.restoring import GpuRestore  # noqa: PLC0415 - few containers have a GPU
+
+    return GpuRestore(order, spec)
 
 
 def describe(error: BaseException, record: Journal, run: str) -> tuple[str, str, list[str]]:
@@ -118,33 +145,44 @@ def describe(error: BaseException, record: Journal, run: str) -> tuple[str, str,
         return error.kind, str(error), error.detail.split("\n") if error.detail else []
     if isinstance(error, InterruptedRestoreError):
         return "unfit", "the start was cancelled while it was being restored", []
+    import traceback  # noqa: PLC0415 - takes 5 ms
+
     trace = traceback.format_exception(error)
     try:
-        (plan.plan_dir(record.plan, Path(run)) / "error.txt").write_text("".join(trace))
+        with open(f"{plan.plan_dir(record.plan, run)}/error.txt", "w", encoding="utf-8") as file:
+            file.write("".join(trace))
     except (OSError, PodthawError):
         sys.stderr.write("".join(trace))
     return "unfit", f"podthaw-runc failed: {type(error).__name__}: {error}", []
 
 
-@contextmanager
-def _phase(phases: dict[str, float], name: str) -> Iterator[None]:
-    begun = time.monotonic()
-    try:
-        yield
-    finally:
-        phases[name] = round(time.monotonic() - begun, 6)
+class _Phase:
+    """Notes how long what is inside takes, also when it fails."""
+
+    def __init__(self, phases: dict[str, float], name: str) -> None:
+        self._phases, self._name = phases, name
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: object, trace: TracebackType | None
+    ) -> None:
+        self._phases[self._name] = round(time.monotonic() - self._begun, 6)
 
 
 def _check(order: plan.Plan, spec: dict[str, Any], record: Journal) -> None:
     """Whether this container may become the snapshot at all; touches nothing."""
-    manifest = snapshot.read(Path(order.snapshot_dir), order.snapshot)
+    manifest = snapshot.read(order.snapshot_dir, order.snapshot)
     if oci.has_terminal(spec):
         raise Unfit("the container asks for a terminal, and a snapshot has none")
     asked = oci.security_profile(spec, oci.node_namespaces(spec))
     difference = oci.difference(manifest.security, asked)
     if difference:
         raise Unfit(difference)
-    _check_mounts(manifest, oci.mounts(spec, Path(record.rootfs_path)))
+    _check_mounts(manifest, oci.mounts(spec, record.rootfs_path))
+    if order.pages_mount is not None:
+        pagesmount.check(spec, record.rootfs_path)
     if not os.path.isdir(order.images):
         raise Broken(f"the snapshot's images are not at {order.images}")
 
@@ -201,10 +239,12 @@ def _apply_rootfs(
         if order.rootfs_diff is not None:
             raise
         return
-    record.rootfs = asdict(layer)
+    record.rootfs = {**vars(layer)}
     record.save()
     if order.rootfs_diff is None:
         return
+    from shim import rootfs_apply  # noqa: PLC0415 - reads tar archives
+
     capabilities = oci.security_profile(spec)["capabilities"]["bounding"]
     rootfs_apply.apply(order.rootfs_diff, layer.target, tick, devices="CAP_MKNOD" in capabilities)
 
@@ -218,10 +258,12 @@ def _extract_shm(
 ) -> None:
     if order.shm is None:
         return
+    from shim import shm  # noqa: PLC0415 - reads tar archives
+
     shared = shm.Shared(source=shm.source_of(spec), staging=f".podthaw-{order.id}")
 
     def save() -> None:
-        record.shm = asdict(shared)
+        record.shm = {**vars(shared)}
         record.save()
 
     before = shm.remembered(run, order.sandbox_id, order.container)
@@ -232,18 +274,22 @@ def _extract_shm(
 def _restore_processes(
     record: Journal, order: plan.Plan, spec: dict[str, Any], run: str, deadline: float
 ) -> None:
-    folder = plan.plan_dir(order.id, Path(run))
+    folder = plan.plan_dir(order.id, run)
     sysctls.keep(order.images, spec)
-    record.work, record.log = f"{record.path}.work", str(folder / "restore.log")
+    record.work, record.log = f"{record.path}.work", f"{folder}/restore.log"
     os.makedirs(record.work, mode=0o700, exist_ok=True)
     record.config, record.restoring = undo.original_config(record.bundle), True
+    if order.pages_mount is not None:
+        record.stub = f"{record.rootfs_path}{MOUNT_POINT}"
     record.save()
-    configuration = folder / "criu.conf"
-    annotations = {**spec.get("annotations", {}), CRIU_CONFIG: str(configuration)}
-    changed = ipc.with_own_namespace(spec) if order.own_ipc else spec
+    configuration = f"{folder}/criu.conf"
+    annotations = {**spec.get("annotations", {}), CRIU_CONFIG: configuration}
+    changed: oci.Spec = ipc.with_own_namespace(spec) if order.own_ipc else spec
+    if order.pages_mount is not None:
+        changed = pagesmount.add(changed, order.pages_mount["source"])
     changed = {**changed, "annotations": annotations}
     undo.replace_config(record.bundle, json.dumps(changed).encode(), keep=record.config)
-    output = os.open(folder / "runc.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    output = os.open(f"{folder}/runc.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     os.close(output)
     try:
         status = supervise.run(
@@ -265,6 +311,8 @@ def _restore_processes(
     undo.clean_after_criu(record)
     oom.apply(spec, record.cgroups, _first_process(record.pid_file))
     if os.path.exists(f"{order.images}/{snapshot.AFFINITY}"):
+        from pathlib import Path  # noqa: PLC0415
+
         from shim import affinity  # noqa: PLC0415 - few programs bind their threads
 
         affinity.apply(Path(order.images), record.cgroups)
@@ -273,7 +321,8 @@ def _restore_processes(
 def _first_process(pid_file: str) -> int:
     """The process that the runtime names; 0 when it names none."""
     try:
-        return int(Path(pid_file).read_text())
+        with open(pid_file, encoding="ascii") as file:
+            return int(file.read())
     except (OSError, ValueError):
         return 0
 
@@ -288,12 +337,12 @@ def _labels(spec: dict[str, Any]) -> list[str]:
     ]
 
 
-def _arguments(record: Journal, order: plan.Plan, folder: Path, spec: dict[str, Any]) -> list[str]:
+def _arguments(record: Journal, order: plan.Plan, folder: str, spec: dict[str, Any]) -> list[str]:
     pid_file = ["--pid-file", record.pid_file] if record.pid_file else []
     return [
         *record.global_options,
         "--log",
-        str(folder / "runc.log"),
+        f"{folder}/runc.log",
         "restore",
         "--detach",
         "--bundle",
@@ -320,14 +369,16 @@ def _environment(order: plan.Plan) -> dict[str, str]:
     return environment
 
 
-def _criu_failure(work: str, folder: Path, what: str, spec: oci.Spec) -> PodthawError:
+def _criu_failure(work: str, folder: str, what: str, spec: oci.Spec) -> PodthawError:
     """The failure with its reason from CRIU's log, or else from runc's.
 
     A file that a volume lacks is the pod's matter: the snapshot fits a pod whose volume has it.
     """
-    lines = criu_log.tail(Path(work) / "restore.log")
+    from shim.criu import log as criu_log  # noqa: PLC0415 - only when it failed
+
+    lines = criu_log.tail(f"{work}/restore.log")
     if not lines:
-        lines = _runc_errors(folder / "runc.log")
+        lines = _runc_errors(criu_log.read_tail(f"{folder}/runc.log"))
         meaning = lines[-1] if lines else ""
     else:
         meaning = criu_log.explain(lines) or _first_error(lines)
@@ -351,10 +402,10 @@ def _first_error(lines: list[str]) -> str:
     return next((line for line in lines if "Error (" in line), lines[-1])
 
 
-def _runc_errors(path: Path) -> list[str]:
+def _runc_errors(lines: list[str]) -> list[str]:
     """The messages of level error in runc's log of text format."""
     found = []
-    for line in criu_log.read_tail(path):
+    for line in lines:
         match = re.search(r'level=error msg="(.*)"\s*$', line)
         if match:
             found.append(match[1].replace('\\"', '"'))

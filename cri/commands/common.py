@@ -114,7 +114,7 @@ def plan_ids(run: Path) -> list[str]:
 
     Unfit when they cannot be read, say by somebody who is not root: that is not the same as none.
     """
-    place = plans_dir(run)
+    place = Path(plans_dir(run))
     try:
         return sorted(one.name for one in place.iterdir())
     except FileNotFoundError:

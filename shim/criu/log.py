@@ -111,10 +111,10 @@ _MEANINGS: Sequence[tuple[str, str]] = (
 )
 
 
-def read_tail(path: Path, size: int = TAIL_BYTES) -> list[str]:
+def read_tail(path: str | Path, size: int = TAIL_BYTES) -> list[str]:
     """The last ``size`` bytes of a log as lines; an absent log has none."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             length = file.seek(0, 2)
             file.seek(max(0, length - size))
             data = file.read()
@@ -140,7 +140,7 @@ def failure_lines(lines: Sequence[str], *, before: int = 2, limit: int = 12) -> 
     return told[:first] + told[first - limit :]
 
 
-def tail(path: Path, *, limit: int = 12) -> list[str]:
+def tail(path: str | Path, *, limit: int = 12) -> list[str]:
     """:func:`failure_lines` of a log file."""
     return failure_lines(read_tail(path), limit=limit)
 

@@ -28,7 +28,7 @@ ORDER = Plan(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return plan.write(ORDER, tmp_path)
+    return Path(plan.write(ORDER, tmp_path))
 
 
 def read(run: Path) -> Plan:
@@ -160,7 +160,7 @@ JSON = st.recursive(
 def test_whatever_stands_in_a_field_it_is_read_or_refused(
     tmp_path: Path, field: str, value: object
 ) -> None:
-    folder = plan.write(ORDER, tmp_path)
+    folder = Path(plan.write(ORDER, tmp_path))
     altered(folder, **{field: value})
     try:
         found = read(tmp_path)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ MANIFEST = Manifest(
     frozen_seconds=0.25,
 )
 DATA = snapshot.encode(MANIFEST)
+
+
+DEFAULTED = ("gpu", "frozen_seconds", "memory")
 
 
 def raw() -> dict[str, Any]:
@@ -81,8 +85,58 @@ def test_what_is_no_manifest(data: bytes) -> None:
 
 
 def test_a_newer_format_is_refused() -> None:
-    with pytest.raises(Broken, match=r"^the snapshot has format 2, this Podthaw reads up to 1$"):
-        snapshot.decode(changed("format", to=2))
+    with pytest.raises(Broken, match=r"^the snapshot has format 3, this Podthaw reads up to 2$"):
+        snapshot.decode(changed("format", to=3))
+
+
+def test_format_1_is_memory_that_is_copied() -> None:
+    value = raw()
+    value["format"] = 1
+    del value["memory"], value["artifacts"][0]["holes"]
+    manifest = snapshot.decode(json.dumps(value).encode())
+    assert (manifest.format, manifest.memory) == (1, "eager")
+
+
+MAPPED = [
+    Artifact(path="images/core-1.img", size=5, sha256="a" * 64),
+    Artifact(path="memory.json", size=9, sha256="b" * 64),
+    Artifact(path="pages", size=8 << 20, sha256="c" * 64, holes=7 << 20),
+    Artifact(path="pages.sums", size=80, sha256="c" * 64),
+]
+
+
+def test_holes_take_no_room() -> None:
+    manifest = replace(MANIFEST, memory="mapped", artifacts=MAPPED)
+    assert snapshot.decode(snapshot.encode(manifest)) == manifest
+    assert manifest.size == 5 + 9 + (1 << 20) + 80
+    assert manifest.artifact("pages") == MAPPED[2]
+    assert manifest.artifact("page") is None
+
+
+@pytest.mark.parametrize(
+    ("memory", "changes", "sentence"),
+    [
+        ("lazy", {}, "memory is 'lazy', this Podthaw knows mapped and eager"),
+        ("eager", {}, "memory is eager, but it has a pages"),
+        ("mapped", {"pages": None}, "memory is mapped, but it has no pages"),
+        ("mapped", {"pages.sums": None}, r"memory is mapped, but it has no pages\.sums"),
+        ("mapped", {"memory.json": None}, r"memory is mapped, but it has no memory\.json"),
+        ("mapped", {"pages.sums": {"sha256": "d" * 64}}, "another digest than"),
+        ("mapped", {"pages": {"holes": -1}}, "-1 bytes of holes"),
+        ("mapped", {"pages": {"holes": (8 << 20) + 1}}, "bytes of holes"),
+        ("mapped", {"memory.json": {"holes": 1}}, r"memory\.json of 9 bytes 1 bytes of holes"),
+    ],
+)
+def test_what_mapped_memory_consists_of(
+    memory: str, changes: dict[str, dict[str, Any] | None], sentence: str
+) -> None:
+    artifacts = []
+    for one in MAPPED:
+        change = changes.get(one.path, {})
+        artifacts += [] if change is None else [replace(one, **change)]
+    data = snapshot.encode(replace(MANIFEST, memory=memory, artifacts=artifacts))
+    with pytest.raises(Broken, match=f"^the snapshot's .*{sentence}"):
+        snapshot.decode(data)
 
 
 @pytest.mark.parametrize("path", ["", "/etc/passwd", "../x", "a/../x", "a//b", "./a", "a/", "a/."])
@@ -136,7 +190,7 @@ def test_a_field_of_another_type_is_refused(
         snapshot.decode(changed(*path, to=value))
 
 
-@pytest.mark.parametrize("field", [key for key in raw() if key not in ("gpu", "frozen_seconds")])
+@pytest.mark.parametrize("field", [key for key in raw() if key not in DEFAULTED])
 def test_no_field_may_be_absent(field: str) -> None:
     value = raw()
     del value[field]
