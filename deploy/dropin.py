@@ -33,6 +33,7 @@ from typing import Any
 DROP_IN = "/etc/containerd/conf.d/50-podthaw.toml"
 MAIN = "/etc/containerd/config.toml"
 SETTINGS = "/etc/podthaw/containerd.toml"
+NVIDIA = Path("/etc/nvidia-container-runtime/config.toml")
 SETTINGS_TABLE = "dev.podthaw.v1"
 CRI = "io.containerd.cri.v1.runtime"
 CRI_OF_1_7 = "io.containerd.grpc.v1.cri"
@@ -71,6 +72,31 @@ def install(config: Path, target: Path, settings: Path, containerd: str) -> None
             else:
                 write(path, text)
         raise
+    link_nvidia(before)
+
+
+def link_nvidia(effective: Table, prefix: Path | None = None) -> None:
+    """Tell podthaw-nvidia-runtime which program containerd's runtime ``nvidia`` is.
+
+    Prints what keeps it from calling podthaw-runc.
+    """
+    link = (prefix or Path(__file__).resolve().parent.parent) / "nvidia/nvidia-container-runtime"
+    link.unlink(missing_ok=True)
+    program = runtimes(effective).get("nvidia", {}).get("options", {}).get("BinaryName")
+    if not program or not link.parent.is_dir() or not Path(program).is_absolute():
+        return
+    link.symlink_to(program)
+    own = Path(program).parent / ".config/nvidia-container-runtime/config.toml"  # the operator's
+    configuration = own if own.exists() else NVIDIA
+    if configuration.exists():
+        table = tomllib.loads(configuration.read_text()).get("nvidia-container-runtime", {})
+        named = [name for name in table.get("runtimes", []) if "/" in name]
+        if named:
+            print(
+                f"{configuration} names {named[0]} by its path, so containers with a GPU will "
+                'start cold: set runtimes = ["runc"] there',
+                file=sys.stderr,
+            )
 
 
 def is_1_7(effective: Table) -> bool:

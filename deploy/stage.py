@@ -7,7 +7,7 @@
     DEST/bin/podthaw-dropin     gives containerd Podthaw's runtimes
     DEST/lib/                   shim, cri and their locked dependencies
     DEST/config/containerd.toml Podthaw's settings and containerd's drop-in
-    DEST/config/nvidia-container-runtime/  what podthaw-nvidia-runtime tells NVIDIA's
+    DEST/nvidia/runtimes/       links to podthaw-runc, for podthaw-nvidia-runtime
 
 The tree must be copied to the prefix that it was made for (``--prefix``, /opt/podthaw): the
 launchers name it, since looking for it would cost time at every container start. It fits the one
@@ -73,6 +73,10 @@ def stage(destination: Path, python: str, *, prefix: str, cache: Path | None) ->
     ):
         shutil.copy2(REPOSITORY / f"deploy/{script}.py", destination / "bin" / name)
     shutil.copytree(REPOSITORY / "config", destination / "config")
+    runtimes = destination / "nvidia/runtimes"
+    runtimes.mkdir(parents=True)
+    for name in ("runc", "crun"):  # that NVIDIA's runtime looks for by default
+        (runtimes / name).symlink_to("../../bin/podthaw-runc")
 
 
 def write_launcher(path: Path, text: str) -> None:

@@ -179,3 +179,27 @@ def test_a_config_without_runtimes_is_refused(tmp_path: Path, target: Path, sett
     config.write_text("version = 3\n")
     with pytest.raises(dropin.Failure, match="declares no runtime"):
         dropin.install(config, target, settings, "/nonexistent")
+
+
+def nvidia(program: Path) -> dict[str, Any]:
+    table = {"containerd": {"runtimes": {"nvidia": {"options": {"BinaryName": str(program)}}}}}
+    return {"version": 3, "plugins": {dropin.CRI: table}}
+
+
+def test_containerds_own_gpu_runtime_is_linked_and_its_configuration_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "toolkit/nvidia-container-runtime"
+    configuration = program.parent / ".config/nvidia-container-runtime/config.toml"
+    configuration.parent.mkdir(parents=True)
+    link = tmp_path / "prefix/nvidia/nvidia-container-runtime"
+    link.parent.mkdir(parents=True)
+    for runtimes, expected in (('["runc"]', ""), ('["/usr/sbin/runc"]', "by its path")):
+        configuration.write_text(f"[nvidia-container-runtime]\nruntimes = {runtimes}\n")
+        dropin.link_nvidia(nvidia(program), tmp_path / "prefix")
+        assert link.readlink() == program
+        told = capsys.readouterr().err
+        assert expected in told
+        assert bool(told) == bool(expected)
+    dropin.link_nvidia({"version": 3, "plugins": {}}, tmp_path / "prefix")
+    assert not link.is_symlink()

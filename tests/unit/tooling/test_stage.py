@@ -26,15 +26,13 @@ def test_every_program_that_the_configuration_names_is_there(tree: Path) -> None
     containerd = tomllib.loads((tree / "config/containerd.toml").read_text())
     runtimes = containerd["plugins"]["io.containerd.cri.v1.runtime"]["containerd"]["runtimes"]
     named = [runtime["options"]["BinaryName"] for runtime in runtimes.values()]
-    nvidia = tomllib.loads((tree / "config/nvidia-container-runtime/config.toml").read_text())
-    named += nvidia["nvidia-container-runtime"]["runtimes"]
-    assert len(named) == 3
+    assert len(named) == 2
     for program in named:
         assert os.access(tree / Path(program).relative_to(PREFIX), os.X_OK)
 
 
 def test_no_file_names_another_place_than_the_prefix(tree: Path) -> None:
-    assert {path.name for path in tree.iterdir()} == {"bin", "lib", "config"}
+    assert {path.name for path in tree.iterdir()} == {"bin", "lib", "config", "nvidia"}
     for name in ("podthaw", "podthaw-runc"):
         assert f'"{PREFIX}/lib"' in (tree / "bin" / name).read_text()
 
@@ -46,22 +44,42 @@ def nvidia_runtime(tree: Path, path: Path, *arguments: str) -> subprocess.Comple
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_nvidias_runtime_is_called_with_a_configuration_that_names_podthaw_runc(
-    tree: Path, tmp_path: Path
-) -> None:
-    program = tmp_path / "nvidia-container-runtime"
-    program.write_text(
-        '#!/bin/sh\necho "$@"\ncat "$NVIDIA_CTK_CONFIG_FILE_PATH"\n'
-        'cmp "$NVIDIA_CTK_CONFIG_FILE_PATH" "$XDG_CONFIG_HOME/nvidia-container-runtime/config.toml"'
-        "\n"
-    )
-    program.chmod(0o755)
+LOOK = """#!/bin/sh
+echo "$@"
+readlink -f "$(command -v runc)" "$(command -v crun)"
+"""
+
+
+def program(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_nvidias_runtime_finds_podthaw_runc_as_runc(tree: Path, tmp_path: Path) -> None:
+    program(tmp_path / "nvidia-container-runtime", LOOK)
     done = nvidia_runtime(tree, tmp_path, "--root", "/r", "create", "--bundle", "/b", "c1")
     assert done.returncode == 0
-    first, _, configuration = done.stdout.partition("\n")
-    assert first == "--root /r create --bundle /b c1"
-    runtimes = tomllib.loads(configuration)["nvidia-container-runtime"]["runtimes"]
-    assert runtimes == ["/opt/podthaw/bin/podthaw-runc"]
+    runc = str((tree / "bin/podthaw-runc").resolve())
+    assert done.stdout.splitlines() == ["--root /r create --bundle /b c1", runc, runc]
+
+
+def test_the_operators_script_finds_it_too(tree: Path, tmp_path: Path) -> None:
+    toolkit = tmp_path / "toolkit"
+    program(toolkit / "nvidia-container-runtime.real", LOOK)
+    script = f"""#! /bin/sh
+NVIDIA_CTK_CONFIG_FILE_PATH={toolkit}/.config/nvidia-container-runtime/config.toml \\
+PATH={toolkit}:$PATH \\
+\t{toolkit}/nvidia-container-runtime.real \\
+\t\t"$@"
+"""
+    wrapped = program(toolkit / "nvidia-container-runtime", script)
+    (tree / "nvidia/nvidia-container-runtime").symlink_to(wrapped)
+    done = nvidia_runtime(tree, tmp_path, "create", "c1")
+    assert done.returncode == 0
+    runc = str((tree / "bin/podthaw-runc").resolve())
+    assert done.stdout.splitlines() == ["create c1", runc, runc]
 
 
 def test_without_nvidias_runtime_the_log_says_so(tree: Path, tmp_path: Path) -> None:
