@@ -146,13 +146,22 @@ def device_memory() -> int | None:
     return int(text.splitlines()[0]) if text else None
 
 
+def _programs() -> int:
+    """Processes of this machine, without the kernel's threads."""
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += bool(path.read_bytes())
+    return found
+
+
 def footprint(daemons: Daemons) -> dict[str, int | None]:
     """Counts of what a start could leave: they must not grow."""
     containers = list(Path("/sys/fs/cgroup").glob(f"**/{CGROUP}/*/*/cgroup.procs"))
     found: dict[str, int | None] = {
         "device_mib": device_memory(),
         "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
-        "processes": sum(path.name.isdigit() for path in Path("/proc").iterdir()),
+        "processes": _programs(),
         "cgroups": len(containers),
     }
     for name in ("plans", "restores", "captures", "locks"):
