@@ -50,8 +50,8 @@ programs: setup ## real programs captured and restored: nginx, PostgreSQL, Java 
 demo: setup ## one pod cold, captured, then restored: under a real kubelet
 	$(BIN)/python -m examples.demo
 
-bench: setup ## measurements against the targets, kept in build/bench.json
-	$(BIN)/python -m tests.bench
+bench: setup ## all measurements beside each other (QUICK=1: some), for docs/benchmarks.md
+	$(BIN)/python -m tests.bench $(if $(QUICK),--quick)
 
 clean: ## remove the virtual environment and build/ (the cache stays)
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -150,7 +150,8 @@ async def measure(direct: Path, relayed: Path, *, large: bool) -> list[Result]:
     async with channel(direct, **options) as one, channel(relayed, **options) as two:
 
         def ways(method: str) -> tuple[Ask, Ask]:
-            first, second = (side.unary_unary(RUNTIME + method) for side in (one, two))
+            first: Any = one.unary_unary(RUNTIME + method)
+            second: Any = two.unary_unary(RUNTIME + method)
             return (lambda: first(b"")), (lambda: second(b""))
 
         results = [

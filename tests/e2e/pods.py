@@ -109,6 +109,8 @@ class Running:
         self.ip = ""
         self.ids: dict[str, str] = {}
         self.start_seconds: dict[str, float] = {}
+        self.asked = 0.0
+        """When RunPodSandbox was called, by time.monotonic()."""
         self.kept = False
         """Whether it belongs to a fixture that several tests share."""
 
@@ -283,6 +285,7 @@ class Pods:
         self._files(running)
         self.running.append(running)
         config = running.sandbox_config()
+        running.asked = time.monotonic()
         answer = self.cri.ask("RunPodSandbox", config=config, runtime_handler=pod.handler)
         running.sandbox = answer["pod_sandbox_id"]
         status = self.cri.ask("PodSandboxStatus", pod_sandbox_id=running.sandbox)

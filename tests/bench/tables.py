@@ -1,0 +1,374 @@
+"""What docs/benchmarks.md and its pictures show of build/bench.json. Pure."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tests.bench import svg
+from tests.bench.goals import OURS, Goal, MissingError, Results, judge, middle
+
+TITLES = {
+    "runc": "runc restore",
+    "crun": "crun restore",
+    "eager": "Podthaw, eager",
+    "mapped": "Podthaw, mapped",
+    "cold": "ordinary start",
+}
+COLOURS = {"runc": 0, "crun": 1, "eager": 3, "mapped": 5, "cold": 4}
+NONE = "-"
+
+
+def rewrite(text: str, sections: Mapping[str, str]) -> str:
+    """The page with new text between ``<!-- bench: NAME -->`` and ``<!-- /bench -->``.
+
+    LookupError when the page has a section that is not among them, or lacks one of them.
+    """
+    left = dict(sections)
+
+    def replaced(found: re.Match[str]) -> str:
+        name = found[2]
+        if name not in left:
+            raise LookupError(f"the page has a section {name!r} that nothing fills")
+        return f"{found[1]}\n{left.pop(name).strip()}\n{found[3]}"
+
+    pattern = r"(<!-- bench: (\S+) -->)\n.*?(<!-- /bench -->)"
+    result = re.sub(pattern, replaced, text, flags=re.DOTALL)
+    if left:
+        raise LookupError(f"the page has no section {', '.join(left)}")
+    return result
+
+
+def sections(report: Mapping[str, Any]) -> dict[str, str]:
+    """The page's sections by name."""
+    found = Results(report)
+    return {
+        "machine": machine(report),
+        "goals": goals(judge(report)),
+        "running": by_size(found, "running"),
+        "answer": by_size(found, "first_answer"),
+        "read": by_size(found, "touched", last_touch="read"),
+        "written": by_size(found, "touched", last_touch="write"),
+        "phases": phases(found),
+        "cold": cold(found),
+        "replicas": replicas(found),
+        "captures": captures(found),
+        "starts": starts(found),
+        "embeddings": embeddings(report.get("embeddings") or {}),
+        "proxy": proxy(report.get("proxy") or {}),
+        "shim": shim(report.get("shim") or {}),
+    }
+
+
+def pictures(report: Mapping[str, Any]) -> dict[str, str]:
+    """SVG files by name; one that has nothing to show is not there."""
+    found = Results(report)
+    drawn = {
+        "bench-running.svg": _running_picture(found),
+        "bench-touched.svg": _touched_picture(found),
+        "bench-cold.svg": _cold_picture(found),
+        "bench-memory.svg": _memory_picture(found),
+    }
+    return {name: picture for name, picture in drawn.items() if picture}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machine(report: Mapping[str, Any]) -> str:
+    """One sentence."""
+    versions = (report.get("restores") or {}).get("versions") or {}
+    programs = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return (
+        f"Measured on {str(report.get('time', ''))[:10]} on a virtual machine with "
+        f"{report.get('cpus')} processors and {report.get('memory_gib', 0):.0f} GiB of memory, "
+        f"kernel {report.get('kernel')}, {programs or 'without the restores'}; load average before "
+        f"the start {report.get('load_before', 0):.1f}."
+    )
+
+
+def goals(listed: Sequence[Goal]) -> str:
+    """Each goal with what was measured."""
+    words = {True: "**met**", False: "**not met**", None: "not measured"}
+    rows = [
+        [
+            one.figure,
+            one.goal or NONE,
+            one.measured,
+            NONE if not one.goal else words[one.met],
+        ]
+        for one in listed
+    ]
+    return table(["figure", "goal", "measured", ""], rows)
+
+
+def by_size(found: Results, key: str, **wanted: str) -> str:
+    """One figure, warm: a line a contender, a column a size."""
+    sizes = found.sizes()
+    rows = [
+        [title, *(_seconds(found, size, "warm", name, key, **wanted) for size in sizes)]
+        for name, title in TITLES.items()
+    ]
+    return table(["", *(f"{size / 1024:g} GiB" for size in sizes)], rows)
+
+
+def phases(found: Results) -> str:
+    """Where StartContainer's time goes, of a mapped restore: medians in milliseconds."""
+    sizes = found.sizes()
+    names: dict[str, None] = {}
+    for size in sizes:
+        for run in found.runs(size, "warm", OURS):
+            names.update(dict.fromkeys(run["phases"]))
+    rows = []
+    for name in names:
+        cells = []
+        for size in sizes:
+            values = [run["phases"].get(name, 0.0) for run in found.runs(size, "warm", OURS)]
+            cells.append(f"{statistics.median(values) * 1000:.1f} ms" if values else NONE)
+        rows.append([f"`{name}`", *cells])
+    for key, title in (("created", "CreateContainer"), ("running", "StartContainer")):
+        rows.append([title, *(_milliseconds(found, size, key) for size in sizes)])
+    return table(["", *(f"{size / 1024:g} GiB" for size in sizes)], rows)
+
+
+def cold(found: Results) -> str:
+    """With nothing of the snapshot in the page cache."""
+    rows = []
+    for size in found.sizes():
+        for name, title in TITLES.items():
+            for path, pieces in (
+                ("/touch/0.05/64/read", "256 KiB"),
+                ("/touch/0.05/1/read", "4 KiB"),
+            ):
+                runs = found.runs(size, "cold", name, first_touch=path)
+                if not runs:
+                    continue
+                figures = {
+                    key: middle([run[key] for run in runs])
+                    for key in ("read_file", "before", "running", "first_answer", "touched")
+                }
+                share = figures["first_answer"] / figures["read_file"]
+                cells = [f"{value:.2f} s" for value in figures.values()]
+                cells.insert(4, f"{share:.0%}")
+                rows.append([f"{size / 1024:g} GiB", title, pieces, *cells])
+    head = ["memory", "", "pieces", "reading the file", "before the start", "running"]
+    return table([*head, "first answer", "of the file", "all read"], rows)
+
+
+def replicas(found: Results) -> str:
+    """Several at once."""
+    rows = []
+    for name, title in TITLES.items():
+        for count in sorted({one["count"] for one in _together(found)}):
+            runs = found.together(name, count)
+            if not runs:
+                continue
+            rows.append(
+                [
+                    title,
+                    str(count),
+                    f"{middle([statistics.median(one['running']) for one in runs]):.3f} s",
+                    f"{found.slowest(name, count):.3f} s",
+                    f"{middle([max(one['first_answer']) for one in runs]):.3f} s",
+                    f"{found.own_memory(name, count) / 2**20:.1f} MiB",
+                    f"{middle([_most(one, 'proportional') for one in runs]) / 2**20:.1f} MiB",
+                ]
+            )
+    head = ["", "at once", "running (median)", "running (slowest)", "answer (slowest)"]
+    return table([*head, "own memory", "PSS"], rows)
+
+
+def captures(found: Results) -> str:
+    """How long the container stood still."""
+    rows = []
+    for size in found.sizes():
+        for name, title in TITLES.items():
+            one = found.size(size)["captures"].get(name)
+            if one is None:
+                continue
+            wanted = (size << 20) / one["disk_write"]
+            rows.append(
+                [
+                    f"{size / 1024:g} GiB",
+                    title.replace("restore", "checkpoint"),
+                    f"{one['frozen']:.2f} s",
+                    f"{one['seconds']:.2f} s",
+                    f"{one['disk_write'] / 1e6:.0f} MB/s",
+                    f"{one['frozen'] / wanted:.2f} times",
+                    f"{one['bytes'] / 2**20:.0f} MiB",
+                ]
+            )
+    head = ["memory", "", "frozen", "all of it", "disk writes", "frozen / (memory / disk)", "size"]
+    return table(head, rows)
+
+
+def starts(found: Results) -> str:
+    """StartContainer beside an empty container's."""
+    rows = []
+    for name, pairs in (found.restores.get("starts") or {}).items():
+        empty, restored = statistics.median(pairs["empty"]), statistics.median(pairs["restored"])
+        rows.append(
+            [
+                TITLES[name],
+                str(len(pairs["empty"])),
+                f"{empty * 1000:.1f} ms",
+                f"{restored * 1000:.1f} ms",
+                f"{restored / empty:.2f} times",
+            ]
+        )
+    return table(["0.25 GiB", "pairs", "empty container", "restored", "ratio"], rows)
+
+
+def embeddings(demo: Mapping[str, Any]) -> str:
+    """The demo's table."""
+    if not demo:
+        return "Not measured."
+    together = demo["restores_together"]
+    rows = [
+        ["ordinary start", f"{demo['cold_start_s']:.2f} s", f"{demo['cold_first_answer_s']:.2f} s"],
+        *(_restored(one, "") for one in demo["restores"]),
+        *(_restored(one, f", {len(together)} at once") for one in together),
+    ]
+    return table(["", "running", "first right answer"], rows)
+
+
+def _restored(one: Mapping[str, Any], how: str) -> list[str]:
+    return [f"{one['outcome']}{how}", f"{one['start_s']:.2f} s", f"{one['first_answer_s']:.2f} s"]
+
+
+def proxy(part: Mapping[str, Any]) -> str:
+    """What the proxy adds."""
+    rows = [
+        [
+            one["name"],
+            *(
+                f"{one[f'{way}_{at}_ms']:.2f} ms"
+                for at in ("p50", "p99")
+                for way in ("direct", "proxy")
+            ),
+        ]
+        for one in part.get("series", [])
+    ]
+    resident = f"\n\nResident afterwards: {part['resident_mb']} MB." if part else ""
+    head = ["the proxy, per call", "p50 direct", "p50 through", "p99 direct", "p99 through"]
+    return table(head, rows) + resident
+
+
+def shim(part: Mapping[str, Any]) -> str:
+    """What the runtime wrapper adds."""
+    rows = [
+        [
+            one["name"],
+            *(f"{one[key]:.1f} ms" for key in ("direct_ms", "shim_ms", "added_ms")),
+        ]
+        for one in part.get("series", [])
+    ]
+    return table(["`podthaw-runc`, per ordinary start", "direct", "through", "added"], rows)
+
+
+def _together(found: Results) -> list[Mapping[str, Any]]:
+    return list((found.restores.get("replicas") or {}).get("runs", []))
+
+
+def _most(run: Mapping[str, Any], key: str) -> float:
+    return float(max(memory[key] for memory in run["memory"]))
+
+
+def _seconds(found: Results, size: int, cache: str, name: str, key: str, **wanted: str) -> str:
+    try:
+        return f"{found.median(size, cache, name, key, **wanted):.3f} s"
+    except MissingError:
+        return NONE
+
+
+def _milliseconds(found: Results, size: int, key: str) -> str:
+    try:
+        return f"{found.median(size, 'warm', OURS, key) * 1000:.1f} ms"
+    except MissingError:
+        return NONE
+
+
+def _running_picture(found: Results) -> str:
+    series = []
+    for name, title in TITLES.items():
+        points = []
+        for size in found.sizes():
+            values = [run["running"] for run in found.runs(size, "warm", name)]
+            if values and name != "cold":
+                points.append((size / 1024, statistics.median(values)))
+        if points:
+            series.append(svg.Series(title, points, COLOURS[name]))
+    if not series:
+        return ""
+    x = svg.Axis(
+        "memory of the server, GiB", [0, *(size / 1024 for size in found.sizes() if size > 256)]
+    )
+    return svg.lines(
+        "Time until it runs, snapshot in the page cache", x, svg.Axis("seconds"), series
+    )
+
+
+def _touched_picture(found: Results) -> str:
+    size = max(found.sizes(), default=0)
+    rows = []
+    for last, word in (("read", "read"), ("write", "written")):
+        for name, title in TITLES.items():
+            runs = found.runs(size, "warm", name, last_touch=last) if size else []
+            if runs:
+                running, answer, all_of_it = (
+                    middle([run[key] for run in runs])
+                    for key in ("running", "first_answer", "touched")
+                )
+                parts = (running, answer - running, all_of_it - answer)
+                rows.append(svg.Bar(f"{title}, {word}", parts))
+    if not rows:
+        return ""
+    return svg.bars(
+        f"{size / 1024:g} GiB, snapshot in the page cache: until every page was touched",
+        svg.Axis("seconds"),
+        rows,
+        legend=["until it runs", "first answer, touches 5 %", "every page touched"],
+    )
+
+
+def _cold_picture(found: Results) -> str:
+    sizes = [size for size in found.sizes() if found.size(size)["cold"]]
+    if not sizes:
+        return ""
+    size, rows, files = max(sizes), [], []
+    for name, title in TITLES.items():
+        runs = found.runs(size, "cold", name, first_touch="/touch/0.05/64/read")
+        if runs:
+            files += [run["read_file"] for run in runs]
+            running, answer = (
+                middle([run[key] for run in runs]) for key in ("running", "first_answer")
+            )
+            rows.append(svg.Bar(title, (running, answer - running)))
+    return svg.bars(
+        f"{size / 1024:g} GiB, nothing of the snapshot in the page cache: until the first answer",
+        svg.Axis("seconds"),
+        rows,
+        legend=["until it runs", "first answer, touches 5 %"],
+        mark=("reading the file", middle(files)),
+    )
+
+
+def _memory_picture(found: Results) -> str:
+    counts = {one["count"] for one in _together(found)}
+    if not counts:
+        return ""
+    rows = []
+    for name, title in TITLES.items():
+        if name != "cold" and found.together(name, max(counts)):
+            rows.append(svg.Bar(title, (found.own_memory(name, max(counts)) / 2**20,)))
+    return svg.bars(
+        f"Memory of its own of an idle replica, one of {max(counts)} of "
+        f"{found.replica_size() / 1024:g} GiB each",
+        svg.Axis("MiB"),
+        rows,
+    )

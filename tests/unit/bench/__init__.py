@@ -1,0 +1,1 @@
+"""The benchmarks' parts that need no node and measure nothing."""
