@@ -112,7 +112,10 @@ def bring_back(
                 helper = helper or Helper(how)
                 left = _advance(helper, pids, problems, done, min(end, time.monotonic() + 30.0))
             except StuckError as error:  # it was killed; another one may get an answer
-                helper, left = None, dict.fromkeys(pids, str(error))
+                helper, left = (
+                    None,
+                    {pid: problems.get(pid, f"cannot be reached: {error}") for pid in pids},
+                )
             except Unfit as error:
                 return done, [str(error)]
             if not left:
