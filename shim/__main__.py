@@ -21,6 +21,9 @@ _DONE = b'"done": true'
 """In a journal (:mod:`shim.journal`): the container was restored. No value can hold these bytes,
 since JSON escapes the quotation marks in it."""
 
+_LOCKED = b'"locked": {"'
+"""In a journal: some of its processes are locked by the GPU's driver until ``start``."""
+
 
 def main() -> int:
     """The program. Returns the exit status when it has not become the runtime below."""
@@ -34,7 +37,12 @@ def main() -> int:
 
                 return restore.create(command, arguments, run)
         elif command.verb == "start":
-            if _DONE in _content(f"{run}/restores/{command.id}"):
+            journal = _content(f"{run}/restores/{command.id}")
+            if _DONE in journal:
+                if _LOCKED in journal:
+                    from shim.cuda import restoring  # noqa: PLC0415
+
+                    restoring.unlock_at_start(run, command.id)
                 return 0  # it runs already
         elif command.verb == "delete" and os.path.exists(f"{run}/restores/{command.id}"):
             from shim import restore  # noqa: PLC0415
