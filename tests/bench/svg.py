@@ -107,7 +107,8 @@ def bars(
     mark: tuple[str, float] | None = None,
 ) -> str:
     """Horizontal bars with their total written behind; ``mark`` is a line across, with its name."""
-    left, right, row, top = 210, 90, 28, 66
+    left, right, row = 210, 90, 28
+    top = 40 + (24 if legend else 0) + (16 if mark else 0)
     largest = max([sum(one.parts) for one in rows] + [mark[1] if mark else 0.0], default=1.0)
     scale = list(axis.ticks) or ticks(largest)
     wide, high = WIDTH - left - right, row * len(rows)
