@@ -17,10 +17,13 @@ Which calls, and why: docs/decisions/mapped-memory.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from shim.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the agent imports this package, and is to be small and ready soon
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
 MINIMUM_KERNEL = (5, 9)
 """Linux: the first whose listener tells that no process is left (5.7 for TSYNC with a listener)."""
@@ -55,7 +58,7 @@ def strip(images: Path) -> bool:
     return edge.strip(images)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Agent:
     """The process that serves one container, as its starter sees it."""
 
@@ -99,13 +102,11 @@ def stop(pid: int, started: int) -> None:
     launch.stop(pid, started)
 
 
-@contextmanager
-def paused(run: str, container: str) -> Iterator[None]:
+def paused(run: str, container: str) -> AbstractContextManager[None]:
     """While this lasts the container's agent traces no process, so that CRIU can (a capture).
 
     Calls that need it wait. Nothing happens for a container without an agent.
     """
     from shim.guard import launch  # noqa: PLC0415 - see supported
 
-    with launch.paused(run, container):
-        yield
+    return launch.paused(run, container)
