@@ -94,12 +94,7 @@ class Ahead:
         if record.outcome != "restored":
             self.release(decision.sandbox_id, decision.digest)
             return
-        try:
-            folder = self._decider.store.folder(decision.digest)
-        except PodthawError:
-            return
-        work = self._learner.learn(record.container_id, decision.digest, folder)
-        self._spawn(work, self._learning)
+        self._spawn(self._learn(record.container_id, decision.digest), self._learning)
 
     async def settle(self) -> None:
         """Wait until all that is expected has been verified and read."""
@@ -128,6 +123,13 @@ class Ahead:
             await loop.run_in_executor(self._threads, self._decider.verify, digest, folder)
         except (PodthawError, OSError) as error:
             log.debug("%s/%s was not read ahead: %s", namespace, reference, error)
+
+    async def _learn(self, container: str, digest: str) -> None:
+        try:
+            folder = await asyncio.to_thread(self._decider.store.folder, digest)
+            await self._learner.learn(container, digest, folder)
+        except (PodthawError, OSError) as error:
+            log.debug("the hot pages of %s are not learned: %s", digest, error)
 
     def _of(self, sandbox: str) -> Pod | None:
         return next((one for one in self._pods if one.sandbox == sandbox), None)

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cri import containerd_config
 from cri.containerd_config import Containerd, dotted, refusal
+from cri.prefetch import Mode
 from cri.units import parse_duration, parse_size
 from shim.__main__ import RUN_VARIABLE
 from shim.errors import Refused
@@ -160,6 +161,12 @@ class Settings:
     """How long a snapshot may be unused."""
     gc_max_size: int | None = None
     """Bytes on disk that all snapshots together may take."""
+    prefetch: Mode = "all"
+    """How much of a snapshot is read ahead for a pod that will ask for it."""
+    prefetch_bandwidth: int | None = None
+    """Bytes a second for reading ahead."""
+    prefetch_memory: int | None = None
+    """Bytes of page cache for reading one snapshot ahead."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     health: str = "/run/podthaw/health.sock"
@@ -191,6 +198,9 @@ KEYS: dict[str, Callable[[object], Any]] = {
     "gc_max_count": _or_none(_count),
     "gc_max_age": _or_none(_duration),
     "gc_max_size": _or_none(_size),
+    "prefetch": _one_of(*get_args(Mode)),
+    "prefetch_bandwidth": _or_none(_size),
+    "prefetch_memory": _or_none(_size),
     "log_level": _one_of("debug", "info", "warning", "error"),
     "log_format": _one_of("text", "json"),
     "health": _health,

@@ -22,6 +22,7 @@ from cri.collecting import collect
 from cri.config import Settings
 from cri.health import Health
 from cri.intercept import Interceptor
+from cri.prefetch.prefetcher import Limits
 from cri.relay import Relay
 from cri.rpc import RpcError
 from cri.runtime import Options
@@ -128,6 +129,12 @@ class Daemon:
             runtime=settings.runtime,
             criu=settings.criu,
             capture=(*self._program(), "capture"),
+            containerd_state=settings.containerd_state,
+            ahead=Limits(
+                mode=settings.prefetch,
+                bandwidth=settings.prefetch_bandwidth,
+                memory=settings.prefetch_memory,
+            ),
             has_mptcp=mptcp.is_available(),
         )
 

@@ -8,3 +8,10 @@
 ``learning``    watches a restored container to find them
 ``prefetcher``  which pods want which snapshot; one reader a snapshot
 """
+
+from __future__ import annotations
+
+from typing import Literal
+
+Mode = Literal["all", "hot", "none"]
+"""How much is read ahead: everything; all but the rest of the mapped memory; nothing."""

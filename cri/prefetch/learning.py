@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cri import pagemap, processes
 from cri.prefetch import ranges
-from cri.prefetch.hot import GAP, RUNS, HotPages
+from cri.prefetch.hot import GAP, RUNS, Hot, HotPages
 from cri.prefetch.ranges import Range
 from shim.memory import PAGES
 
@@ -41,48 +41,39 @@ class Learner:
         """Watch a container that was just restored from the snapshot in ``folder``.
 
         Returns at once when the node knows enough, another replica is watched, or the snapshot
-        has no mapped memory; and early when the container ends.
+        has no mapped memory; and early when the container ends. Raises OSError when what was
+        learned cannot be noted.
         """
         if digest in self._busy:
             return
         self._busy.add(digest)
         try:
             await self._watch(container, digest, folder / PAGES)
-        except OSError as error:
-            log.debug("the hot pages of %s cannot be noted: %s", digest, error)
         finally:
             self._busy.discard(digest)
 
     async def _watch(self, container: str, digest: str, pages: Path) -> None:
-        with suppress(FileNotFoundError):
+        try:
             size = (await asyncio.to_thread(pages.stat)).st_size
-            known = await asyncio.to_thread(self._hot.get, digest, size)
-            if known.runs >= RUNS:
-                return
-            looked = False
-            for pause in self._looks:
-                await asyncio.sleep(pause)
-                found = await asyncio.to_thread(self._look, container)
-                if found is None:
-                    break
-                looked = True
-                grown = known.touched(found)
-                if grown != known:
-                    await asyncio.to_thread(self._hot.put, digest, grown)
-                    known = grown
-            if looked:
-                known = known.watched()
-                await asyncio.to_thread(self._hot.put, digest, known)
-                log.debug(
-                    "%s: %d bytes in %d ranges are hot after %d runs",
-                    digest,
-                    ranges.total(known.ranges),
-                    len(known.ranges),
-                    known.runs,
-                )
+        except FileNotFoundError:
+            return
+        known = await asyncio.to_thread(self._hot.get, digest, size)
+        if known.runs >= RUNS:
+            return
+        looks = 0
+        for pause in self._looks:
+            await asyncio.sleep(pause)
+            grown = await asyncio.to_thread(self._look, container, digest, known)
+            if grown is None:
+                break
+            known = grown
+            looks += 1
+        if looks:
+            await asyncio.to_thread(self._hot.put, digest, known.watched())
+            log.debug("%s: %d of %d bytes are hot", digest, ranges.total(known.ranges), known.size)
 
-    def _look(self, container: str) -> list[Range] | None:
-        """What the container has touched so far, sorted; None when it does not run."""
+    def _look(self, container: str, digest: str, known: Hot) -> Hot | None:
+        """What is known after a look, which is noted; None when the container does not run."""
         found: list[Range] | None = None
         for pid in processes.of_container(container, self._containerd_state):
             # A process may end meanwhile.
@@ -90,4 +81,9 @@ class Learner:
                 touched = ((one.start, one.end) for one in pagemap.touched(pid))
                 # Joined as they come: a program may have touched every other page.
                 found = ranges.merge([*(found or []), *ranges.join(touched, gap=GAP)])
-        return found
+        if found is None:
+            return None
+        grown = known.touched(found)
+        if grown != known:
+            self._hot.put(digest, grown)
+        return grown

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cri.prefetch import order, ranges
+from cri.prefetch import Mode, order, ranges
 from cri.prefetch.hot import HotPages
-from cri.prefetch.order import Mode
 from cri.prefetch.ranges import Range
 from cri.prefetch.reading import Gate, Reader, Report, Throttle
 from shim import snapshot

@@ -51,7 +51,7 @@ def test_values_take_their_units(write: Callable[..., Path]) -> None:
             ours(
                 'restore_timeout = "1m30s"\ncapture_timeout = "2h"\ngc_max_count = 5\n'
                 'gc_max_age = "30d"\ngc_max_size = "10GiB"\non_failure = "fail"\n'
-                'tcp = "established"\nhandlers = { "" = "mine" }\ncriu = "/opt/criu"\n'
+                'prefetch_bandwidth = "500MB"\ntcp = "established"\nhandlers = { "" = "mine" }\ncriu = "/opt/criu"\n'
                 'health = "127.0.0.1:9000"\nsocket = "unix:///x/y.sock"\n'
             )
         )
@@ -60,6 +60,8 @@ def test_values_take_their_units(write: Callable[..., Path]) -> None:
     assert settings.capture_timeout == 7200
     assert (settings.gc_max_count, settings.gc_max_age) == (5, 30 * 86400)
     assert settings.gc_max_size == 10 << 30
+    assert settings.prefetch_bandwidth == 500_000_000
+    assert settings.prefetch_memory is None
     assert (settings.on_failure, settings.tcp) == ("fail", "established")
     assert settings.handlers == {"": "mine"}
     assert (settings.criu, settings.health) == ("/opt/criu", "127.0.0.1:9000")
@@ -101,6 +103,9 @@ def test_what_follows_from_other_keys(
         ('runtime = "bin/runc"', "runtime", "absolute path"),
         ("gc_max_count = 0", "gc_max_count", 'above zero, or "none"'),
         ("gc_max_count = true", "gc_max_count", "whole number"),
+        ('prefetch = "warm"', "prefetch", '"all", "hot", "none"'),
+        ("prefetch_bandwidth = 5", "prefetch_bandwidth", '"200GiB", or "none"'),
+        ('prefetch_memory = "0"', "prefetch_memory", '"200GiB", or "none"'),
         ('gc_max_size = "big"', "gc_max_size", '"200GiB", or "none"'),
         ("gc_max_age = []", "gc_max_age", 'or "none"'),
         ('handlers = "podthaw"', "handlers", "a table"),

@@ -48,9 +48,14 @@ def test_of_which_nothing_is_known_yet() -> None:
     ]  # fmt: skip
 
 
-def test_everything_is_hot() -> None:
-    found = steps(FOLDER, ARTIFACTS, stored=STORED, hot=[(0, 1000)])
-    assert found == [*SMALL, step("hot", "pages", *STORED), LARGE]
+def test_when_nearly_all_is_hot_the_first_half_is() -> None:
+    found = steps(FOLDER, ARTIFACTS, stored=STORED, hot=[(500, 800), (0, 100), (300, 500)])
+    assert found == [
+        *SMALL,
+        step("hot", "pages", (500, 800), (0, 100)),
+        LARGE,
+        step("rest", "pages", (300, 500), (200, 300), (800, 900)),
+    ]
 
 
 def test_a_snapshot_without_mapped_memory() -> None:
