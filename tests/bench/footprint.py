@@ -54,6 +54,16 @@ def in_cgroup(text: str) -> Callable[[Path], bool]:
     return lambda folder: text in (folder / "cgroup").read_text()
 
 
+def named(*texts: str) -> Callable[[Path], bool]:
+    """Processes (folders of /proc) with all of these texts in their command lines."""
+
+    def wanted(folder: Path) -> bool:
+        command = (folder / "cmdline").read_bytes().decode(errors="replace")
+        return all(text in command for text in texts)
+
+    return wanted
+
+
 def in_network(namespace: Path) -> Callable[[Path], bool]:
     """Processes (folders of /proc) in a network namespace."""
     inode = namespace.stat().st_ino

@@ -49,6 +49,8 @@ SPARE = 2 << 30
 COLD_SHARE = 0.02
 """So much of a snapshot may be left in the page cache when it counts as cold."""
 WARM_SHARE = 0.98
+LEARNING = 1.0
+"""Seconds that a replica lives for Podthaw to see which pages it has touched first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,20 +186,28 @@ class Bench:
                     runs.append(self._once(contender, [FIVE_PERCENT, last]))
 
     def _cold(self, ready: list[Contender], size: int, runs: list[Any]) -> None:
-        touches = (
-            [FIVE_PERCENT, SCATTERED] if size == max(self.scope.cold_sizes) else [FIVE_PERCENT]
-        )
         for number in range(self.scope.cold_rounds):
             for contender in turned(ready, number):
-                for first in touches:
-                    if first is SCATTERED and (number or contender.name != "mapped"):
-                        continue
+                cases = [(FIVE_PERCENT, True)]
+                if contender.name == "mapped" and number == 0:
+                    cases = [(FIVE_PERCENT, False), (FIVE_PERCENT, True), (SCATTERED, True)]
+                for first, known in cases:
                     with self.attempt(f"cold, {contender.name}, {size} MiB"):
+                        self._learn(contender, first if known else None)
                         self._drop(contender)
                         seconds = sum(pagecache.read(path) for path in contender.files())
                         left = self._drop(contender)
                         run = self._once(contender, [first, READ_ALL])
-                        runs.append({**run, "read_file": seconds, "left_in_cache": left})
+                        found = {"read_file": seconds, "left_in_cache": left, "known": known}
+                        runs.append({**run, **found})
+
+    def _learn(self, contender: Contender, touch: Touch | None) -> None:
+        """Let the node know which pages an earlier replica touched first, or none."""
+        if not isinstance(contender, Podthaw) or contender.memory != "mapped":
+            return
+        contender.unlearn()
+        if touch is not None:
+            self._once(contender, [touch], stay=LEARNING)
 
     def _drop(self, contender: Contender) -> float:
         share = pagecache.drop(contender.files())
@@ -205,8 +215,10 @@ class Bench:
             raise MeasurementError(f"{share:.0%} of the snapshot stays in the page cache")
         return share
 
-    def _once(self, contender: Contender, touches: list[Touch]) -> dict[str, Any]:
-        """One start: until it runs, until its first answer, until all was touched."""
+    def _once(
+        self, contender: Contender, touches: list[Touch], *, stay: float = 0
+    ) -> dict[str, Any]:
+        """One start: until it runs, until its first answer, until its last; then it may stay."""
         replica = contender.prepare()
         try:
             client = replica.client()
@@ -217,12 +229,13 @@ class Bench:
                 self._compare(contender, touch, client.ask(touch.path))
                 answered.append(time.monotonic() - begun)
             phases = replica.check()
+            time.sleep(stay)
         finally:
             replica.remove()
-        first, last = touches
+        first, last = touches[0], touches[-1]
         self.say(
             f"{contender.name}: running {running:.3f} s, first answer {answered[0]:.3f} s, "
-            f"all {'written' if last.write else 'read'} {answered[1]:.3f} s"
+            f"all {'written' if last.write else 'read'} {answered[-1]:.3f} s"
         )
         return {
             "contender": contender.name,
@@ -230,7 +243,7 @@ class Bench:
             "before": begun - replica.asked if replica.asked < begun else 0.0,
             "running": running,
             "first_answer": answered[0],
-            "touched": answered[1],
+            "touched": answered[-1],
             "first_touch": first.path,
             "last_touch": "write" if last.write else "read",
             "phases": phases,

@@ -19,6 +19,12 @@ TITLES = {
 }
 COLOURS = {"runc": 0, "crun": 1, "eager": 3, "mapped": 5, "cold": 4}
 NONE = "-"
+TOUCHES = {
+    ("/touch/0.05/64/read", False): "nothing known of it",
+    ("/touch/0.05/64/read", True): "known from an earlier replica",
+    ("/touch/0.05/1/read", True): "known, single pages",
+}
+"""First request and whether the node knows which pages it touches."""
 
 
 def rewrite(text: str, sections: Mapping[str, str]) -> str:
@@ -107,7 +113,7 @@ def goals(listed: Sequence[Goal]) -> str:
     return table(["figure", "goal", "measured", ""], rows)
 
 
-def by_size(found: Results, key: str, **wanted: str) -> str:
+def by_size(found: Results, key: str, **wanted: str | bool) -> str:
     """One figure, warm: a line a contender, a column a size."""
     sizes = found.sizes()
     rows = [
@@ -141,11 +147,8 @@ def cold(found: Results) -> str:
     rows = []
     for size in found.sizes():
         for name, title in TITLES.items():
-            for path, pieces in (
-                ("/touch/0.05/64/read", "256 KiB"),
-                ("/touch/0.05/1/read", "4 KiB"),
-            ):
-                runs = found.runs(size, "cold", name, first_touch=path)
+            for (path, known), what in TOUCHES.items():
+                runs = found.runs(size, "cold", name, first_touch=path, known=known)
                 if not runs:
                     continue
                 figures = {
@@ -155,8 +158,8 @@ def cold(found: Results) -> str:
                 share = figures["first_answer"] / figures["read_file"]
                 cells = [f"{value:.2f} s" for value in figures.values()]
                 cells.insert(4, f"{share:.0%}")
-                rows.append([f"{size / 1024:g} GiB", title, pieces, *cells])
-    head = ["memory", "", "pieces", "reading the file", "before the start", "running"]
+                rows.append([f"{size / 1024:g} GiB", title, what if name == OURS else NONE, *cells])
+    head = ["memory", "", "what it touches", "reading the file", "before the start", "running"]
     return table([*head, "first answer", "of the file", "all read"], rows)
 
 
@@ -279,7 +282,9 @@ def _most(run: Mapping[str, Any], key: str) -> float:
     return float(max(memory[key] for memory in run["memory"]))
 
 
-def _seconds(found: Results, size: int, cache: str, name: str, key: str, **wanted: str) -> str:
+def _seconds(
+    found: Results, size: int, cache: str, name: str, key: str, **wanted: str | bool
+) -> str:
     try:
         return f"{found.median(size, cache, name, key, **wanted):.3f} s"
     except MissingError:
@@ -342,7 +347,7 @@ def _cold_picture(found: Results) -> str:
         return ""
     size, rows, files = max(sizes), [], []
     for name, title in TITLES.items():
-        runs = found.runs(size, "cold", name, first_touch="/touch/0.05/64/read")
+        runs = found.runs(size, "cold", name, first_touch="/touch/0.05/64/read", known=True)
         if runs:
             files += [run["read_file"] for run in runs]
             running, answer = (

@@ -33,9 +33,10 @@ def size(mib: int, *, stock: float, mapped: float) -> dict[str, Any]:
             for last in ("read", "write")
         ],
         "cold": [
-            run(name, seconds, first_touch=touch, read_file=4.0, left_in_cache=0.0)
+            run(name, seconds, first_touch=touch, read_file=4.0, left_in_cache=0.0, known=known)
             for name, seconds in (("runc", stock * 2), ("mapped", mapped))
             for touch in ("/touch/0.05/64/read", "/touch/0.05/1/read")
+            for known in (True, False)
         ],
     }
 
