@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from shim.memory.files import SourceFiles
 from shim.memory.layout import Candidate, Ranges
 from shim.memory.model import PAGE
-from shim.memory.pieces import Piece, windows, within
+from shim.memory.pieces import Piece, gaps, windows, within
 
 _STEP = 1 << 20
 """Bytes compared at once."""
@@ -25,6 +25,7 @@ class Comparison:
     def __init__(self, pieces: Mapping[int, Sequence[Piece]], files: SourceFiles) -> None:
         self._pieces = pieces
         self._files = files
+        self._rooms = bytearray(_STEP), bytearray(_STEP)
 
     def __call__(self, one: Candidate, other: Candidate) -> Ranges | None:
         """Where the content of ``one`` is not that of ``other``; None: in too many places."""
@@ -57,14 +58,23 @@ class Comparison:
     ) -> Iterator[tuple[int, int]]:
         if left == right:  # nothing there, or the very same bytes of an earlier snapshot
             return
-        one, other = self._load(left, start, end), self._load(right, start, end)
+        one, other = (
+            self._load(some, room, start, end)
+            for some, room in zip((left, right), self._rooms, strict=True)
+        )
         if one == other:
             return
         for at in range(0, end - start, PAGE):
             if one[at : at + PAGE] != other[at : at + PAGE]:
                 yield start + at, start + at + PAGE
 
-    def _load(self, pieces: Sequence[Piece], start: int, end: int) -> bytes:
-        buffer = bytearray(end - start)
-        self._files.read(pieces, memoryview(buffer), start)
-        return bytes(buffer)
+    def _load(self, pieces: list[Piece], room: bytearray, start: int, end: int) -> bytearray:
+        """The content of [start, end); cut or grown, ``room`` stays the same memory."""
+        size = end - start
+        if len(room) != size:
+            room[:] = bytes(size)
+        with memoryview(room) as view:
+            for low, high in gaps(pieces, start, end):
+                view[low - start : high - start] = bytes(high - low)
+            self._files.read(pieces, view, start)
+        return room

@@ -12,7 +12,7 @@ from typing import Self
 
 from shim.errors import Broken
 from shim.memory.model import PAGE
-from shim.memory.pieces import ZERO, Piece
+from shim.memory.pieces import ZERO, Piece, gaps
 
 _MAX_VECTOR = 512
 """Buffers of one preadv; the kernel takes 1024."""
@@ -73,6 +73,18 @@ class SourceFiles:
                 f"{self._names[piece.file]} is truncated: wanted at least "
                 f"{piece.offset + piece.length} bytes, found {self._sizes[piece.file]} bytes"
             )
+
+    def load(self, pieces: Sequence[Piece], room: memoryview) -> memoryview:
+        """The bytes from the first piece's on up to the last one's, in ``room``.
+
+        What no piece covers is zero there. Raises Broken for a file that ends too early.
+        """
+        origin, end = pieces[0].at, pieces[-1].end
+        buffer = room[: end - origin]
+        for low, high in gaps(pieces, origin, end):
+            buffer[low - origin : high - origin] = bytes(high - low)
+        self.read(pieces, buffer, origin)
+        return buffer
 
     def read(self, pieces: Sequence[Piece], buffer: memoryview, origin: int) -> None:
         """Put the pieces' bytes into ``buffer``, whose first byte is that at ``origin``.

@@ -83,10 +83,11 @@ class _Dump:
     def finish(self, placed: Mapping[layout.Key, Placement]) -> None:
         """Rewrite what ``placed`` changes, and what other files than the dump's were needed for."""
         ids = self._files_and_mounts(max((one.slot for one in placed.values()), default=-1) + 1)
+        by_task: dict[int, dict[int, Placement]] = {}
+        for (pid, index), one in placed.items():
+            by_task.setdefault(pid, {})[index] = one
         for task in self.tasks:
-            mine = {
-                one.candidate.index: one for one in placed.values() if one.candidate.pid == task.pid
-            }
+            mine = by_task.get(task.pid, {})
             if mine or task.ours or not task.complete:
                 self._pages(f"pagemap-{task.pid}.img", task.pagemap, _copied(task, mine))
                 self._areas(task, mine, ids)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,7 +44,7 @@ def write(path: Path, pieces: Sequence[Piece], size: int, files: SourceFiles) ->
     with _new(path) as fd:
         os.ftruncate(fd, size)
 
-        def one(window: tuple[int, list[Piece]]) -> list[Sum]:
+        def one(window: Sequence[Piece]) -> list[Sum]:
             return _window(fd, window, files)
 
         return [found for part in _in_threads(one, pieces) for found in part]
@@ -55,10 +57,9 @@ def write_plain(path: Path, pieces: Sequence[Piece], files: SourceFiles) -> None
     """
     with _new(path) as fd:
 
-        def one(window: tuple[int, list[Piece]]) -> None:
-            origin, buffer = _load(window[1], files)
-            write_all(fd, buffer, origin)
-            files.release(window[1])
+        def one(window: Sequence[Piece]) -> None:
+            write_all(fd, files.load(window, _buffer.view), window[0].at)
+            files.release(window)
 
         for _ in _in_threads(one, pieces):
             pass
@@ -71,32 +72,43 @@ def write_all(fd: int, data: memoryview, offset: int) -> None:
         data, offset = data[count:], offset + count
 
 
-def _window(fd: int, window: tuple[int, list[Piece]], files: SourceFiles) -> list[Sum]:
-    pieces = window[1]
-    origin, buffer = _load(pieces, files)
+def _window(fd: int, pieces: Sequence[Piece], files: SourceFiles) -> list[Sum]:
     found = []
-    for start, end in data_ranges(buffer):
-        part = buffer[start:end]
-        write_all(fd, part, origin + start)
-        found.append(Sum(origin + start, end - start, hashlib.sha256(part).hexdigest()))
+    for group in _groups(pieces):
+        origin = group[0].at
+        buffer = files.load(group, _buffer.view)
+        for start, end in data_ranges(buffer):
+            part = buffer[start:end]
+            write_all(fd, part, origin + start)
+            found.append(Sum(origin + start, end - start, hashlib.sha256(part).hexdigest()))
     files.release(pieces)
     return found
 
 
-def _load(pieces: Sequence[Piece], files: SourceFiles) -> tuple[int, memoryview]:
-    """Where the first piece begins, and the bytes from there on, up to the last one's end."""
-    origin = pieces[0].at
-    buffer = memoryview(bytearray(pieces[-1].end - origin))
-    files.read(pieces, buffer, origin)
-    return origin, buffer
+def _groups(pieces: Sequence[Piece]) -> Iterator[Sequence[Piece]]:
+    """The pieces between which there is no hole."""
+    start = 0
+    for number, (one, other) in enumerate(pairwise(pieces), 1):
+        if other.at - one.end >= HOLE:
+            yield pieces[start:number]
+            start = number
+    yield pieces[start:]
 
 
-def _in_threads(
-    work: Callable[[tuple[int, list[Piece]]], _T], pieces: Sequence[Piece]
-) -> Iterator[_T]:
+class _Buffer(threading.local):
+    """Room for a window: each thread's own, since to get new memory is as dear as to hash it."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(CHUNK))
+
+
+_buffer = _Buffer()
+
+
+def _in_threads(work: Callable[[Sequence[Piece]], _T], pieces: Sequence[Piece]) -> Iterator[_T]:
     """Do the work of every window; what fails first is raised and stops the rest."""
     with ThreadPoolExecutor(threads(), thread_name_prefix="pages") as pool:
-        yield from pool.map(work, windows(pieces, CHUNK))
+        yield from pool.map(work, (inside for _, inside in windows(pieces, CHUNK)))
 
 
 @contextmanager
