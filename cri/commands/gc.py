@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from cri import output
 from cri.commands.common import Subparsers, new_command, open_store, plan_ids, settings
+from cri.prefetch.hot import HotPages
 from cri.store import Policy, Removal
 from cri.units import human_size, parse_duration, parse_size
 from shim.errors import PodthawError
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
             output.note(f"there is no snapshot store at {store.root} yet")
         return 0
     result = store.gc(_policy(args), dry_run=args.dry_run, plans=living)
+    if not args.dry_run and store.exists():
+        HotPages(settings(args).state).keep_only([one.digest for one in store.snapshots()])
     for problem in result.kept:
         output.note(f"podthaw: {problem}")
     if args.output != "table":

@@ -7,14 +7,19 @@ import sys
 import time
 from dataclasses import asdict
 
-from cri import output
+from cri import memory, output, processes
 from cri.commands.common import Subparsers, add_namespace, new_command, plan_ids, settings
+from cri.config import Settings
+from cri.memory import Usage
 from cri.records import Record, Records
 from cri.store.refs import check_namespace, shown
-from cri.units import human_duration
+from cri.units import human_duration, human_size
 from shim.errors import Refused, Unfit
 
-HEADS = ("namespace", "pod", "container", "try", "snapshot", "age", "outcome", "phases", "reason")
+HEADS = (
+    *("namespace", "pod", "container", "try", "snapshot", "age", "outcome"),
+    *("shared", "private", "phases", "reason"),
+)
 
 
 def add(subparsers: Subparsers) -> None:
@@ -25,7 +30,9 @@ def add(subparsers: Subparsers) -> None:
         "Tell what became of the containers on this node whose pods opted in.\n\n"
         "TRY is the restart count. OUTCOME is restored, cold (started the ordinary way), failed,\n"
         "or pending while a restore is under way; PHASES are seconds; REASON says why a\n"
-        "container was not restored. A pod is forgotten when its sandbox is removed.",
+        "container was not restored. A pod is forgotten when its sandbox is removed.\n\n"
+        "While a restored container runs, SHARED is its memory that is the snapshot's, of which\n"
+        "all containers from that snapshot have one copy, and PRIVATE is what it has of its own.",
         "podthaw status\npodthaw status shop/web-0 -o yaml",
     )
     parser.add_argument(
@@ -39,7 +46,8 @@ def add(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print it."""
     namespace, pod = _wanted(args)
-    place = settings(args).run
+    ours = settings(args)
+    place = ours.run
     plan_ids(place)  # tells when they cannot be read
     records = [
         record
@@ -53,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
             "it did not opt in, its containers were not created yet, or it is gone"
         )
     if args.output != "table":
-        sys.stdout.write(output.document([_record(one) for one in records], args.output))
+        documents = [_record(one, _usage(one, ours)) for one in records]
+        sys.stdout.write(output.document(documents, args.output))
     elif not records:
         where = f" in the namespace {namespace}" if namespace else ""
         output.note(f"no container opted in{where}")
@@ -63,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             output.say(f"{who.namespace}/{who.pod}/{who.container} {one.outcome}")
     else:
         now = time.time()
-        rows = [_row(one, now, full=args.no_trunc) for one in records]
+        rows = [_row(one, now, _usage(one, ours), full=args.no_trunc) for one in records]
         sys.stdout.write(output.table(HEADS, rows))
     return 0
 
@@ -81,7 +90,17 @@ def _wanted(args: argparse.Namespace) -> tuple[str | None, str | None]:
     return namespace, pod
 
 
-def _row(record: Record, now: float, *, full: bool) -> list[str]:
+def _usage(record: Record, ours: Settings) -> Usage | None:
+    """The memory of a container that was restored and runs, when it can be looked at."""
+    if record.outcome != "restored" or record.exit is not None or not record.container_id:
+        return None
+    try:
+        return memory.usage(processes.of_container(record.container_id, ours.containerd_state))
+    except OSError:
+        return None
+
+
+def _row(record: Record, now: float, usage: Usage | None, *, full: bool) -> list[str]:
     decision = record.decision
     phases = record.result.phases if record.result else {}
     return [
@@ -92,12 +111,14 @@ def _row(record: Record, now: float, *, full: bool) -> list[str]:
         output.short_text(decision.snapshot, full=full),
         human_duration(now - decision.time),
         record.outcome,
+        human_size(usage.shared) if usage else "",
+        human_size(usage.private) if usage else "",
         " ".join(f"{name}={seconds:.2f}" for name, seconds in phases.items()),
         output.short_text(record.reason, full=full),
     ]
 
 
-def _record(record: Record) -> dict[str, object]:
+def _record(record: Record, usage: Usage | None) -> dict[str, object]:
     decision = record.decision
     return {
         "namespace": decision.namespace,
@@ -114,6 +135,7 @@ def _record(record: Record) -> dict[str, object]:
         "reason": record.reason or None,
         "warnings": list(decision.warnings),
         "decided_in": decision.seconds,
+        "memory": asdict(usage) if usage else None,
         "phases": dict(record.result.phases) if record.result else {},
         "log_tail": list(record.result.log_tail) if record.result else [],
         "exit": asdict(record.exit) if record.exit else None,

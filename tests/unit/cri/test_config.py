@@ -51,7 +51,8 @@ def test_values_take_their_units(write: Callable[..., Path]) -> None:
             ours(
                 'restore_timeout = "1m30s"\ncapture_timeout = "2h"\ngc_max_count = 5\n'
                 'gc_max_age = "30d"\ngc_max_size = "10GiB"\non_failure = "fail"\n'
-                'prefetch_bandwidth = "500MB"\ntcp = "established"\nhandlers = { "" = "mine" }\ncriu = "/opt/criu"\n'
+                'prefetch_bandwidth = "500MB"\n'
+                'tcp = "established"\nhandlers = { "" = "mine" }\ncriu = "/opt/criu"\n'
                 'health = "127.0.0.1:9000"\nsocket = "unix:///x/y.sock"\n'
             )
         )

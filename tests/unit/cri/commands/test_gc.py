@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cri.prefetch.hot import Hot, HotPages
 from cri.store import Store
 from tests.unit.cri.commands.conftest import Podthaw
 from tests.unit.cri.store.making import publish
@@ -52,6 +53,18 @@ def test_an_orphan(podthaw: Podthaw, store: Store, web: str, orphan: str) -> Non
     assert len(store.snapshots()) == 2
     assert podthaw("gc") == (0, table, f"{kib} in snapshots and 0 leftovers removed\n")
     assert [one.digest for one in store.snapshots()] == [web]
+
+
+def test_what_a_node_learned_goes_with_the_snapshot(
+    podthaw: Podthaw, web: str, orphan: str, tmp_path: Path
+) -> None:
+    hot = HotPages(tmp_path / "state")
+    for digest in (web, orphan):
+        hot.put(digest, Hot(size=4096, runs=1))
+    assert podthaw("gc", "--dry-run")[0] == 0
+    assert hot.get(orphan, 4096).runs == 1
+    assert podthaw("gc")[0] == 0
+    assert [hot.get(digest, 4096).runs for digest in (web, orphan)] == [1, 0]
 
 
 def test_quiet_and_json(podthaw: Podthaw, store: Store, orphan: str) -> None:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cri import memory, processes
 from cri.records import Decision, Exit, Records
 from shim import plan
+from shim.container import CRI_NAMESPACE, TASKS
 from shim.plan import Result
 from tests.unit.cri.commands.conftest import Podthaw
 
@@ -81,11 +86,11 @@ def test_nothing(podthaw: Podthaw) -> None:
 def test_a_table(podthaw: Podthaw, two: Records) -> None:
     assert len(two.all()) == 2
     table = (
-        "NAMESPACE   POD     CONTAINER   TRY   SNAPSHOT   AGE   OUTCOME    "
+        "NAMESPACE   POD     CONTAINER   TRY   SNAPSHOT   AGE   OUTCOME    SHARED   PRIVATE   "
         "PHASES                             REASON\n"
-        "shop        web-0   main        0     web        2h    restored   "
+        "shop        web-0   main        0     web        2h    restored   -        -         "
         "check=0.00 rootfs=0.10 criu=1.25   -\n"
-        "shop        web-1   main        2     web        10m   cold       "
+        "shop        web-1   main        2     web        10m   cold       -        -         "
         "-                                  there is no snapshot web in the namespace shop\n"
     )
     assert podthaw("status") == (0, table, "")
@@ -125,6 +130,7 @@ def test_json(podthaw: Podthaw, two: Records) -> None:
         "reason": None,
         "warnings": [],
         "decided_in": 0.0,
+        "memory": None,
         "phases": {"check": 0.004, "rootfs": 0.1, "criu": 1.25},
         "log_tail": [],
         "exit": {"finished": 12.0, "code": 3},
@@ -176,3 +182,70 @@ def test_records_that_cannot_be_read_are_not_the_same_as_none(
     assert (status, out) == (1, "")
     assert "plans cannot be read by user" in err
     assert "Not a directory" in err
+
+
+class TestMemory:
+    @pytest.fixture
+    def running(
+        self, records: Records, tmp_path: Path, node_config: Path
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A restored container whose process writes 8 MiB, in a group that names it."""
+        decide(records, ONE, "web-0")
+        records.bind(ONE, "c" * 64)
+        plan.write_result(ONE, Result(outcome="restored", container_id="c" * 64), records.run)
+        bundle = tmp_path / "containerd" / TASKS / CRI_NAMESPACE / ("c" * 64)
+        bundle.mkdir(parents=True)
+        with node_config.open("r+") as file:
+            text = file.read().replace(
+                "version = 3", f'version = 3\nstate = "{tmp_path}/containerd"'
+            )
+            file.seek(0)
+            file.write(text)
+        script = "import sys; memory = b'x' * (8 << 20); print(flush=True); sys.stdin.read()"
+        with subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            (bundle / "init.pid").write_text(str(process.pid))
+            yield process
+            process.communicate()
+
+    @pytest.fixture
+    def ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Processes are found by their container's group, which a test cannot make."""
+        monkeypatch.setattr(
+            processes,
+            "of_container",
+            lambda _, state: [
+                int((state / TASKS / CRI_NAMESPACE / ("c" * 64) / "init.pid").read_text())
+            ],
+        )
+
+    @pytest.mark.usefixtures("running", "ours")
+    def test_of_a_running_container(self, podthaw: Podthaw) -> None:
+        (one,) = json.loads(podthaw("status", "-o", "json")[1])
+        assert one["memory"]["shared"] == 0
+        assert 8 << 20 < one["memory"]["private"] < 64 << 20
+        row = podthaw("status")[1].splitlines()[1].split()
+        assert row[6:9] == ["restored", "0", "B"]
+        assert row[10] == "MiB"
+
+    @pytest.mark.usefixtures("ours")
+    def test_of_one_that_has_ended(
+        self, podthaw: Podthaw, running: subprocess.Popen[bytes], records: Records
+    ) -> None:
+        running.communicate()
+        assert json.loads(podthaw("status", "-o", "json")[1])[0]["memory"] is None
+        records.note_exit(ONE, Exit(finished=12.0, code=0))
+        assert podthaw("status")[1].splitlines()[1].split()[6:9] == ["restored", "-", "-"]
+
+    @pytest.mark.usefixtures("running", "ours")
+    def test_for_somebody_who_may_not_look(
+        self, podthaw: Podthaw, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: object) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(memory, "usage", refuse)
+        assert json.loads(podthaw("status", "-o", "json")[1])[0]["memory"] is None
