@@ -29,7 +29,7 @@ def main() -> int:
         "--driver",
         choices=["podthaw", "script"],
         default="podthaw",
-        help="who calls the driver: Podthaw, or the test around an ordinary capture and restore",
+        help="who gives a restored process its GPU: Podthaw, or the test after StartContainer",
     )
     runner.add_argument("--no-gpu", action="store_true", help="a dry run with a plain program")
     options = parser.parse_args()

@@ -36,8 +36,9 @@ cd "$tree"
 pivot_root . old
 umount -l /old
 cd /repository
+dependencies=$(echo /carried/cache/*)
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
-  PYTHONPATH=/opt/podthaw/lib:/repository PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+  PYTHONPATH=$dependencies:/repository PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
   "GPU_SETTINGS=$GPU_SETTINGS" /usr/bin/python3 -m tests.gpu.inside
 """
 

@@ -23,6 +23,8 @@ LOGS = Path("/var/log/node")
 RUN = Path("/run/podthaw")
 STORE = Path("/var/lib/podthaw/store")
 CGROUP = "podthaw-gpu"
+PYTHON = "3.14"
+"""The node's, which is Debian sid's."""
 
 
 class Daemons:
@@ -65,6 +67,8 @@ class Daemons:
         Path("/etc/containerd/config.toml").write_text(text + NVIDIA)
         shutil.copy(FILES / "cni.conflist", "/etc/cni/net.d/10-node.conflist")
         Path("/etc/cdi/nvidia.json").write_text(json.dumps(cdi.specification(), indent=1))
+        stage = ["python3", "deploy/stage.py", "/opt/podthaw", "--python", PYTHON]
+        run([*stage, "--cache", "/carried/cache"])
         compile_all = ["python3", "-m", "compileall", "-q", "-j0", "/opt/podthaw/lib"]
         run([*compile_all, "--invalidation-mode", "unchecked-hash"])
         run(["ldconfig"])

@@ -18,7 +18,7 @@ from typing import Any
 from tests.gpu import cases, figures, runs
 from tests.gpu.cases import Case
 from tests.gpu.cri import Cri
-from tests.gpu.daemons import LOGS, PROXY, Daemons, podthaw, run, smi, tail
+from tests.gpu.daemons import LOGS, PROXY, Daemons, run, smi, tail
 from tests.gpu.pods import Program, Running
 from tests.gpu.suspending import Suspender, members
 
@@ -124,21 +124,11 @@ def _bench(settings: dict[str, Any], cri: Cri, daemons: Daemons) -> runs.Bench:
         )
     suspender = Suspender()
 
-    def capture(pod: Running, name: str) -> dict[str, Any]:
-        pids = suspender.users(members(pod.container))
-        seconds = suspender.suspend(pids)
-        try:
-            told = runs.capture(pod, name)
-        finally:
-            back = suspender.resume(pids)
-        return told | {"driver": {**seconds, **back}}
-
     def thaw(pod: Running) -> dict[str, float]:
         return suspender.resume(suspender.users(members(pod.container)))
 
-    return runs.Bench(cri=cri, daemons=daemons, build=build, capture=capture, thaw=thaw)
+    return runs.Bench(cri=cri, daemons=daemons, build=build, capture=runs.capture, thaw=thaw)
 
 
 if __name__ == "__main__":
-    podthaw("--version")
     sys.exit(main())

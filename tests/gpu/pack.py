@@ -3,8 +3,8 @@
     python -m tests.gpu pack                  writes build/gpu/node.tar.xz
 
 Debian's containerd, runc, CRIU and Python with their libraries, from the test node's tree;
-Podthaw; NVIDIA's container runtime; the CRI's definition; an empty image. What does not run in a
-node is left out.
+Podthaw's dependencies; NVIDIA's container runtime; the CRI's definition; an empty image. What does
+not run in a node is left out. Podthaw itself is that of the repository on the other machine.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from __future__ import annotations
 import fnmatch
 import io
 import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from deploy import stage
+from tests.gpu.daemons import PYTHON
 from tests.gpu.pods import IMAGE
 from tests.node import cache, cri, debian, gobuild, images, oci
 
 REPOSITORY = Path(__file__).parents[2]
 TARGET = REPOSITORY / "build/gpu/node.tar.xz"
-PYTHON = "3.14"
-"""That of the tree below, sid's."""
-
 _SKIPPED = (
     "boot*",
     "home*",
@@ -111,10 +109,8 @@ def _debian(out: tarfile.TarFile) -> None:
 
 
 def _ours(out: tarfile.TarFile, scratch: Path) -> None:
-    staged = scratch / "podthaw"
-    stage = [sys.executable, str(REPOSITORY / "deploy/stage.py"), str(staged)]
-    subprocess.run([*stage, "--python", PYTHON, "--cache", str(cache.root())], check=True)
-    _add(out, staged, "opt/podthaw")
+    dependencies = stage.cached_dependencies(cache.root(), PYTHON)
+    _add(out, dependencies, f"carried/cache/{dependencies.name}")
     for program in gobuild.TOOLKIT[:2]:
         _add(out, gobuild.binary(program), f"usr/bin/{program.name}")
     _add(out, images.workload_images()[0], "carried/pause.oci.tar")
