@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from shim.criu import images, rewrite
+from shim.criu import images, mm, pagemap, rewrite
 from shim.criu.wire import Message
 from tests.node.node import FILES, Node
 
@@ -126,6 +126,20 @@ def test_every_image_is_put_together_again(dump: Path) -> None:
         assert all(Message.parse(one.message).encode() == one.message for one in image.entries)
         read += 1
     assert read > 10
+
+
+def test_memory_areas_and_page_maps_are_put_together_again(dump: Path) -> None:
+    areas = runs = 0
+    for path in dump.glob("mm-*.img"):
+        space = mm.AddressSpace.decode(path.read_bytes(), path.name)
+        assert space.encode() == path.read_bytes()
+        areas += len(space.vmas)
+    for path in dump.glob("pagemap-*.img"):
+        table = pagemap.decode(path.read_bytes(), path.name)
+        assert pagemap.encode(table) == path.read_bytes()
+        runs += len(table.runs)
+    assert areas > 10
+    assert runs > 10
 
 
 INNER = {
