@@ -24,6 +24,7 @@ from pathlib import Path
 from shim import (
     dumprun,
     external,
+    guard,
     leftovers,
     mounts,
     pagesmount,
@@ -143,7 +144,8 @@ def dump(container: ContainerRef, order: Order, *, session: Session | None = Non
             shared=shared,
             stage=order.stage,
         )
-        return _guarded_dump(container, order, record, files, session)
+        with guard.paused(str(order.run), container.id):
+            return _guarded_dump(container, order, record, files, session)
 
 
 @contextmanager

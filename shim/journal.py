@@ -60,6 +60,8 @@ class Journal:
     """How the NVIDIA driver is asked (:mod:`shim.cuda`)."""
     locked: dict[str, int] = field(default_factory=dict)
     """Processes that the driver keeps locked until ``start`` → their start times."""
+    guard: list[int] = field(default_factory=list)
+    """Number and start of the process that guards mapped memory (:mod:`shim.guard`)."""
     path: str = ""
     """Where the journal lies."""
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shim import mounts, pagesmount
+from shim import guard, mounts, pagesmount
 from shim.container import ContainerRef
 from shim.memory.mapping import copy_memory, map_memory
 from shim.snapshot import IMAGES, MemoryMode
@@ -46,14 +46,19 @@ class SavedMemory:
     def finish(self, stage: Path, wanted: MemoryMode) -> MemoryMode:
         """Make the images below ``stage`` stand alone; how their memory comes back.
 
-        That is ``eager`` also where ``mapped`` is wanted, if nothing is worth it. Raises Broken and
-        OSError (:func:`shim.memory.mapping.map_memory`).
+        That is ``eager`` also where ``mapped`` is wanted, if nothing is worth it or this host could
+        not guard it (:mod:`shim.guard`). Raises Broken, Unfit and OSError
+        (:func:`shim.memory.mapping.map_memory`).
         """
         begin = time.monotonic()
         images = stage / IMAGES
         found: MemoryMode = "eager"
-        if wanted == "mapped" and self.can_map:
-            if map_memory(images, stage, earlier=self.earlier).areas:
+        guard.strip(images)
+        if wanted == "mapped" and self.can_map and not guard.supported():
+            memory = map_memory(images, stage, earlier=self.earlier)
+            if memory.areas:
+                ranges = {one for ranges in memory.ranges().values() for one in ranges}
+                guard.add(images, sorted(ranges))
                 found = "mapped"
         else:
             copy_memory(images, earlier=self.earlier)

@@ -37,6 +37,7 @@ def undo(journal: Journal, *, start_follows: bool) -> None:
     problems: list[OSError | Unfit] = []
     steps: list[Callable[[], None]] = [
         lambda: _end_processes(journal),
+        lambda: _end_guard(journal),
         lambda: _forget_container(journal),
         lambda: _give_back_config(journal),
         lambda: _give_back_rootfs(journal, start_follows=start_follows),
@@ -56,6 +57,15 @@ def undo(journal: Journal, *, start_follows: bool) -> None:
 def _end_processes(journal: Journal) -> None:
     if journal.restoring:
         cgroups.kill(journal.cgroups)
+
+
+def _end_guard(journal: Journal) -> None:
+    if not journal.guard:
+        return
+    from shim import guard  # noqa: PLC0415 - few restores fail
+
+    guard.stop(*journal.guard)
+    journal.guard = []
 
 
 def _forget_container(journal: Journal) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 
 from shim import (
+    guard,
     ipc,
     oom,
     overlay,
@@ -28,10 +29,11 @@ from shim.memory import MOUNT_POINT
 TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType, TracebackType
+    from types import FrameType
     from typing import Any
 
     from shim.cuda.restoring import GpuRestore
+    from shim.times import Times
 
 CRIU_CONFIG = "org.criu.config"
 """Annotation of the bundle that names CRIU's configuration file; runc passes it on."""
@@ -88,11 +90,11 @@ def follow(
     order: plan.Plan,
     spec: dict[str, Any],
     run: str,
-    phases: dict[str, float],
+    times: Times,
 ) -> None:
     """Restore the container. Raises Unfit, Broken or Refused; the journal then says what to undo.
 
-    ``phases`` receives the seconds of each phase, also of one that failed.
+    ``times`` receives the seconds of each phase, also of one that failed.
     """
     deadline = time.monotonic() + order.restore_timeout
 
@@ -103,31 +105,42 @@ def follow(
                 "the files took too long"
             )
 
-    with _Phase(phases, "check"):
+    with times.phase("check"):
         _check(order, spec, record)
         gpu = _gpu(order, spec)
-    with _Phase(phases, "rootfs"):
+    with times.phase("rootfs"):
         _apply_rootfs(record, order, spec, tick)
-    with _Phase(phases, "shm"):
+    with times.phase("shm"):
         _extract_shm(record, order, spec, run, tick)
-    with _Phase(phases, "criu"):
-        _restore_processes(record, order, spec, run, deadline)
+    with times.phase("criu"):
+        _restore_processes(record, order, spec, run, deadline, times=times)
     if gpu is not None:
-        with _Phase(phases, "cuda"):
+        with times.phase("cuda"):
             gpu.restore(record, _first_process(record.pid_file), deadline)
             if order.after_restore:
                 gpu.unlock(record, deadline)
             gpu.close()
+    else:
+        _place_gpus(record, spec)
     if order.after_restore:
         from shim import wake  # noqa: PLC0415 - few containers have a hook
 
         first = _first_process(record.pid_file)
-        with _Phase(phases, "hook"):
+        with times.phase("hook"):
             wake.wake(record, order, first, f"{plan.plan_dir(order.id, run)}/runc.log", deadline)
     if record.shm is not None:
         from shim import shm  # noqa: PLC0415 - imported already
 
         shm.remember(run, order.sandbox_id, order.container, record.shm["made"])
+
+
+def _place_gpus(record: Journal, spec: dict[str, Any]) -> None:
+    """A container that has a GPU and did not use it when it was captured gets the new one."""
+    if not any(path.startswith("/dev/nvidia") for path in oci.device_paths(spec)):
+        return
+    from shim.cuda import devices  # noqa: PLC0415
+
+    devices.place_nodes(f"/proc/{_first_process(record.pid_file)}/root", spec)
 
 
 def _gpu(order: plan.Plan, spec: dict[str, Any]) -> GpuRestore | None:
@@ -154,21 +167,6 @@ def describe(error: BaseException, record: Journal, run: str) -> tuple[str, str,
     except (OSError, PodthawError):
         sys.stderr.write("".join(trace))
     return "unfit", f"podthaw-runc failed: {type(error).__name__}: {error}", []
-
-
-class _Phase:
-    """Notes how long what is inside takes, also when it fails."""
-
-    def __init__(self, phases: dict[str, float], name: str) -> None:
-        self._phases, self._name = phases, name
-
-    def __enter__(self) -> None:
-        self._begun = time.monotonic()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: object, trace: TracebackType | None
-    ) -> None:
-        self._phases[self._name] = round(time.monotonic() - self._begun, 6)
 
 
 def _check(order: plan.Plan, spec: dict[str, Any], record: Journal) -> None:
@@ -272,10 +270,17 @@ def _extract_shm(
 
 
 def _restore_processes(
-    record: Journal, order: plan.Plan, spec: dict[str, Any], run: str, deadline: float
+    record: Journal,
+    order: plan.Plan,
+    spec: dict[str, Any],
+    run: str,
+    deadline: float,
+    *,
+    times: Times,
 ) -> None:
     folder = plan.plan_dir(order.id, run)
-    sysctls.keep(order.images, spec)
+    with times.part("settings"):
+        sysctls.keep(order.images, spec)
     record.work, record.log = f"{record.path}.work", f"{folder}/restore.log"
     os.makedirs(record.work, mode=0o700, exist_ok=True)
     record.config, record.restoring = undo.original_config(record.bundle), True
@@ -291,13 +296,15 @@ def _restore_processes(
     undo.replace_config(record.bundle, json.dumps(changed).encode(), keep=record.config)
     output = os.open(f"{folder}/runc.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     os.close(output)
+    agent = None if order.pages_mount is None else _start_guard(record, run, folder)
     try:
-        status = supervise.run(
-            record.runtime,
-            _arguments(record, order, folder, spec),
-            deadline,
-            environment=_environment(order),
-        )
+        with times.part("runc"):
+            status = supervise.run(
+                record.runtime,
+                _arguments(record, order, folder, spec),
+                deadline,
+                environment=_environment(order),
+            )
     except supervise.DeadlineError:
         message = f"CRIU did not finish within {order.restore_timeout:g} seconds"
         raise _criu_failure(record.work, folder, message, spec) from None
@@ -306,6 +313,8 @@ def _restore_processes(
     if status != 0:
         message = f"the restore failed with status {status}"
         raise _criu_failure(record.work, folder, message, spec)
+    if agent is not None:
+        agent.ready(deadline)
     undo.give_back_config(record.config, record.bundle)
     record.config = ""
     undo.clean_after_criu(record)
@@ -316,6 +325,14 @@ def _restore_processes(
         from shim import affinity  # noqa: PLC0415 - few programs bind their threads
 
         affinity.apply(Path(order.images), record.cgroups)
+
+
+def _start_guard(record: Journal, run: str, folder: str) -> guard.Agent:
+    """Start the process that makes mapped memory behave as anonymous memory does."""
+    agent = guard.start(record.container, record.cgroups, run=run, log=f"{folder}/guard.log")
+    record.guard = [agent.pid, agent.started]
+    record.save()
+    return agent
 
 
 def _first_process(pid_file: str) -> int:
