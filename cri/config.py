@@ -13,6 +13,7 @@ from cri.containerd_config import Containerd, dotted, refusal
 from cri.prefetch import Mode
 from cri.units import parse_duration, parse_size
 from shim.__main__ import RUN_VARIABLE
+from shim.cuda import DRIVER
 from shim.errors import Refused
 from shim.plan import DEFAULT_RUN
 
@@ -53,6 +54,15 @@ def _program(value: object) -> str:
     if "/" in text and not text.startswith("/"):
         raise _Wrong("a program's name or absolute path")
     return text
+
+
+def _cuda(value: object) -> str:
+    if value == DRIVER:
+        return DRIVER
+    try:
+        return str(_path(value))
+    except _Wrong:
+        raise _Wrong(f'"{DRIVER}" or the absolute path of the program cuda-checkpoint') from None
 
 
 def _one_of(*allowed: str) -> Callable[[object], Any]:
@@ -144,6 +154,8 @@ class Settings:
     """The OCI runtime below ``podthaw-runc``."""
     criu: str = "criu"
     """The CRIU that captures."""
+    cuda: str = DRIVER
+    """How GPU state is saved and restored: ``driver``, or the path of cuda-checkpoint."""
     handlers: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_HANDLERS))
     """Runtime handlers that are replaced for pods that opt in."""
     on_failure: Literal["cold", "fail"] = "cold"
@@ -188,6 +200,7 @@ KEYS: dict[str, Callable[[object], Any]] = {
     "store": _path,
     "runtime": _program,
     "criu": _program,
+    "cuda": _cuda,
     "handlers": _handlers,
     "on_failure": _one_of("cold", "fail"),
     "tcp": _one_of("close", "established"),

@@ -159,10 +159,12 @@ class Creation:
                 restore_timeout=self._options.restore_timeout,
                 runtime=self._options.runtime,
                 criu=self._options.criu,
+                cuda=self._options.cuda,
                 after_restore=reading.wish.after_restore,
             ),
             image_id=image_answer.image.id,
             command=command,
+            config=request.config,
         )
 
     async def _prepare(self, decision: Decision, ask: Ask) -> Ready:

@@ -128,6 +128,7 @@ class Daemon:
             restore_timeout=settings.restore_timeout,
             runtime=settings.runtime,
             criu=settings.criu,
+            cuda=settings.cuda,
             capture=(*self._program(), "capture"),
             containerd_state=settings.containerd_state,
             ahead=Limits(

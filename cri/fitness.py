@@ -8,9 +8,10 @@ finished OCI spec.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cri.cpu_flags import PRIVATE
+from cri.gpus import Gpu
 from cri.store.refs import shown
 from shim.errors import Unfit
 from shim.host import version_tuple
@@ -66,6 +67,65 @@ def resolve_command(
     if command:
         return [*command, *args]
     return [*entrypoint, *(args or cmd)]
+
+
+def check_guard(missing: str) -> None:
+    """Unfit when this host cannot guard mapped memory: ``missing`` says why, or is empty."""
+    if missing:
+        raise Unfit(f"the snapshot's memory is mapped, which cannot be here: {missing}")
+
+
+def check_gpus(wanted: Sequence[Gpu], found: Sequence[Gpu]) -> None:
+    """Unfit, with every fact that differs, unless each GPU can take the place of the old one.
+
+    ``found`` are the container's GPUs, in the same order. The driver must be the very one: its
+    library, of which each build differs, is in the memory of the processes.
+    """
+    if len(wanted) != len(found):
+        raise Unfit(f"the snapshot wants {_gpus(len(wanted))}, found {_gpus(len(found))}")
+    differences = [
+        difference
+        for old, new in zip(wanted, found, strict=True)
+        for difference in _gpu_differences(old, new)
+    ]
+    if differences:
+        raise Unfit("the snapshot does not fit the GPU: wanted " + "; wanted ".join(differences))
+
+
+def best_gpus(wanted: Sequence[Gpu], here: Sequence[Gpu]) -> list[Gpu]:
+    """GPUs of this host for those of a snapshot, each at most once, the best fitting first."""
+    left, chosen = list(here), []
+    for old in wanted:
+        if left:
+            best = min(left, key=lambda new: len(list(_gpu_differences(old, new))))
+            left.remove(best)
+            chosen.append(best)
+    return chosen
+
+
+def _gpu_differences(wanted: Gpu, found: Gpu) -> Iterator[str]:
+    where = f"found {{}} at {found.uuid}"
+    for what, old, new in (
+        ("", wanted.model, found.model),
+        ("compute capability ", wanted.capability, found.capability),
+        ("driver ", wanted.driver, found.driver),
+        ("ECC ", wanted.ecc, found.ecc),
+        ("MIG ", wanted.mig, found.mig),
+    ):
+        if old != new:
+            yield f"{what}{shown(old)}, {where.format(shown(new))}"
+    if found.memory < wanted.memory:
+        yield f"{_gib(wanted.memory)} of memory, {where.format(_gib(found.memory))}"
+    elif found.free < wanted.used:
+        yield f"{_gib(wanted.used)} of free memory, {where.format(_gib(found.free))}"
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU{'' if count == 1 else 's'}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"
 
 
 def _features(wanted: HostNeeds, found: HostNeeds) -> list[str]:

@@ -7,9 +7,11 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cri.gpus import Gpu
 from cri.store.artifacts import walk
 from cri.store.pages import chunks_of
 from cri.target import Target
@@ -39,6 +41,7 @@ def build(
     stdio: list[str],
     frozen_seconds: float,
     memory: MemoryMode = "eager",
+    gpus: Sequence[Gpu] = (),
 ) -> Manifest:
     """The manifest of a dump of ``target``; ``seen`` is what preflight saw of it."""
     container = target.container
@@ -64,6 +67,7 @@ def build(
         artifacts=artifacts,
         frozen_seconds=round(frozen_seconds, 6),
         memory=memory,
+        gpu=[asdict(gpu) for gpu in gpus],
     )
 
 

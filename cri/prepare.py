@@ -11,13 +11,14 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from shim import hooks, ipc, plan
 from shim.criu import rewrite
+from shim.cuda import DRIVER
 from shim.errors import Broken, Unfit
 from shim.memory import MOUNT_POINT, PAGES
 from shim.plan import OnFailure, Plan
@@ -53,6 +54,17 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuMatch:
+    """The GPUs of a snapshot with those of this host."""
+
+    pairs: Mapping[str, str]
+    """UUID at capture, in order → UUID of the container's, empty where its request does not tell.
+    """
+    nodes: Mapping[str, str]
+    """N of each /dev/nvidiaN of this host → UUID."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """How it is to be restored."""
 
@@ -62,6 +74,7 @@ class Policy:
     """Seconds."""
     runtime: str
     criu: str
+    cuda: str = DRIVER
     after_restore: hooks.Hook | None = None
 
 
@@ -74,6 +87,7 @@ def prepare(
     digest: str,
     folder: Path,
     manifest: Manifest,
+    gpus: GpuMatch | None = None,
     run: str | Path = plan.DEFAULT_RUN,
 ) -> tuple[Plan, rewrite.Sockets]:
     """Fill the directory of a plan, which must exist; the plan, and what became of its sockets.
@@ -101,6 +115,9 @@ def prepare(
             rootfs_diff=_artifact(folder, manifest, ROOTFS),
             shm=_artifact(folder, manifest, SHM),
             pages_mount=_pages_mount(folder, manifest),
+            cuda="" if gpus is None else policy.cuda,
+            gpu_map={} if gpus is None else dict(gpus.pairs),
+            gpus={} if gpus is None else dict(gpus.nodes),
             own_ipc=ipc.has_objects(one.path.rpartition("/")[2] for one in manifest.artifacts),
             tcp=policy.tcp,
             on_failure=policy.on_failure,

@@ -11,6 +11,7 @@ from cri.annotations import Defaults
 from cri.prefetch.prefetcher import Limits
 from cri.proto import cri_pb2 as pb
 from shim import plan
+from shim.cuda import DRIVER
 
 
 class Runtime(Protocol):
@@ -49,6 +50,7 @@ class Options:
     """Seconds."""
     runtime: str = "runc"
     criu: str = "criu"
+    cuda: str = DRIVER
     capture: Sequence[str] = ("podthaw", "capture")
     """The command that captures a container, before its options."""
     containerd_state: Path = Path("/run/containerd")

@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     options = Options(
         run=configured.run,
         criu=configured.criu,
+        cuda=configured.cuda,
         stop=args.stop,
         timeout=args.timeout or configured.capture_timeout,
         memory=args.memory or configured.memory,

@@ -79,14 +79,14 @@ def gpu_map(
 
 
 def place_nodes(root: str, spec: Spec) -> list[str]:
-    """Make the spec's device nodes below ``root`` (``/proc/PID/root``) as the spec has them.
+    """Make the device nodes of NVIDIA's driver below ``root`` as the spec has them.
 
-    Nodes of GPUs that the spec lacks are removed. Processes of the container may already run, so
-    every step is from an open folder and follows no link. Returns the paths that were changed.
-    Raises Unfit when one cannot be made.
+    ``root`` is ``/proc/PID/root``. Nodes of GPUs that the spec lacks are removed. Processes of
+    the container may already run, so every step is from an open folder and follows no link.
+    Returns the paths that were changed. Raises Unfit when one cannot be made.
     """
     changed = []
-    wanted = [node for node in _nodes(spec) if str(node.get("path", "")).startswith("/dev/")]
+    wanted = [node for node in _nodes(spec) if str(node.get("path", "")).startswith("/dev/nvidia")]
     for node in wanted:
         path = str(node["path"])
         try:

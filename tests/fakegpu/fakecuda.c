@@ -26,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -425,6 +426,7 @@ static int transact(int pid, struct request *request, struct answer *answer)
         if (ends[i] < 0 || fstat(ends[i], &status) || !S_ISFIFO(status.st_mode))
             return NOT_INITIALIZED;
     }
+    flock(ends[0], LOCK_EX); /* one caller at a time: another one could read this one's answer */
     request->id = (uint64_t)now_ns() ^ (uint64_t)syscall(SYS_gettid) << 44;
     int result = SYSTEM;
     if (write(ends[0], request, sizeof *request) == sizeof *request)

@@ -3,16 +3,17 @@
  *   /run/fakegpu/gpus     a GPU a line: UUID N memory-MiB free-MiB model
  *   /run/fakegpu/nvml     driver version, compute capability, ECC and MIG mode:
  *                         "580.159.04 9 0 1 0" when absent
- * ABI: nvml.h.
+ * What a process uses of a GPU are its mappings of files below the GPU's folder. ABI: nvml.h.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { SUCCESS = 0, INVALID = 2, NOT_SUPPORTED = 3, NO_DRIVER = 9 };
+enum { SUCCESS = 0, INVALID = 2, NOT_SUPPORTED = 3, TOO_SMALL = 7, NO_DRIVER = 9 };
 
 struct gpu {
     char uuid[48], model[64];
@@ -107,6 +108,44 @@ EXPORT int nvmlDeviceGetCudaComputeCapability(struct gpu *gpu, int *first, int *
     *first = major;
     *second = minor;
     return SUCCESS;
+}
+
+static unsigned long long used_by(const char *process, const struct gpu *gpu)
+{
+    char path[300], line[512];
+    unsigned long long sum = 0, begin, end;
+    snprintf(path, sizeof path, "/proc/%s/maps", process);
+    FILE *file = fopen(path, "re");
+    while (file && fgets(line, sizeof line, file))
+        if (strstr(line, gpu->uuid) && sscanf(line, "%llx-%llx", &begin, &end) == 2)
+            sum += end - begin;
+    if (file)
+        fclose(file);
+    return sum;
+}
+
+struct process {
+    unsigned pid;
+    unsigned long long used;
+    unsigned instances[2];
+};
+
+EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(struct gpu *gpu, unsigned *room,
+                                                   struct process *found)
+{
+    unsigned seen = 0, most = found ? *room : 0;
+    DIR *folder = opendir("/proc");
+    for (struct dirent *entry; folder && (entry = readdir(folder));) {
+        unsigned long long used = atoi(entry->d_name) ? used_by(entry->d_name, gpu) : 0;
+        if (used && seen++ < most) {
+            found[seen - 1].pid = atoi(entry->d_name);
+            found[seen - 1].used = used;
+        }
+    }
+    if (folder)
+        closedir(folder);
+    *room = seen;
+    return seen > most ? TOO_SMALL : SUCCESS;
 }
 
 EXPORT int nvmlDeviceGetEccMode(struct gpu *gpu, unsigned *current, unsigned *pending)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from shim.criu.wire import Message
 from shim.plan import Result
 from tests.unit.cri import snapshots
 from tests.unit.cri.daemon import SANDBOX, FakeCall, Node, run
+from tests.unit.cri.gpu_records import gpu
 
 SMALL = {wishes.SNAPSHOT: "small"}
 STRICT = {**SMALL, wishes.ON_FAILURE: "fail"}
@@ -209,9 +211,12 @@ class TestColdStart:
         node.runtime.down = True
         self.is_cold(node, node.create(SMALL), "containerd did not answer a question")
 
-    def test_a_snapshot_with_gpu_state(self, node: Node) -> None:
-        node.snapshot(gpu=[{"uuid": "GPU-1"}])
-        self.is_cold(node, node.create(SMALL), "holds GPU state")
+    def test_a_snapshot_with_gpu_state_where_there_is_no_gpu(
+        self, node: Node, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("cri.gpus.read", list)
+        node.snapshot(gpu=[asdict(gpu())])
+        self.is_cold(node, node.create(SMALL), "NVML finds none on this host")
 
     def test_a_store_that_does_not_answer(
         self, node: Node, monkeypatch: pytest.MonkeyPatch
