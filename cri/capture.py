@@ -12,13 +12,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cri import archive, manifesting
+from cri import archive, gpus, manifesting
 from cri.quiesce import Hooks, quiesced
 from cri.store import Store
 from cri.store.refs import check_name
 from cri.target import Target
 from shim import capture, host, inspection, preflight, snapshot
 from shim.capture import Order
+from shim.cuda import DRIVER, devices
 from shim.dumprun import CaptureFailed
 from shim.errors import Refused, Unfit
 from shim.finding import Finding
@@ -33,6 +34,8 @@ class Options:
 
     run: Path
     criu: str = "criu"
+    cuda: str = DRIVER
+    """How GPU state is saved (:mod:`shim.cuda`)."""
     stop: bool = False
     """Kill the container once the snapshot is published."""
     timeout: float = 60.0
@@ -104,7 +107,14 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
         stdio = json.loads((stage / snapshot.IMAGES / capture.DESCRIPTORS).read_bytes())
         artifacts = manifesting.hash_files(stage)
         manifest = manifesting.build(
-            target, seen, needs, artifacts, stdio=stdio, frozen_seconds=frozen, memory=mode
+            target,
+            seen,
+            needs,
+            artifacts,
+            stdio=stdio,
+            frozen_seconds=frozen,
+            memory=mode,
+            gpus=used,
         )
         digest = store.publish(stage, snapshot.encode(manifest))
         store.set_name(target.namespace, name, digest)
@@ -122,6 +132,7 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
             if hooks.before is not None:  # what it is like now is what will be captured
                 seen, findings = look(target, options, store.root)
                 warnings = require(target, findings)
+            used = _gpus(target, seen)
             result = capture.dump(
                 target.container,
                 Order(
@@ -129,6 +140,7 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
                     work=work,
                     run=options.run,
                     criu=options.criu,
+                    cuda=options.cuda,
                     leave_running=not options.stop,
                     timeout=told.left,
                     before_end=lambda: publish(stage, 0.0),
@@ -178,6 +190,7 @@ def export(target: Target, location: Path, options: Options) -> list[Finding]:
                     work=work,
                     run=options.run,
                     criu=options.criu,
+                    cuda=options.cuda,
                     timeout=told.left,
                     scratch=(folder,),
                 ),
@@ -187,6 +200,26 @@ def export(target: Target, location: Path, options: Options) -> list[Finding]:
             saved.finish(stage, "eager")  # a reader of the standard tar knows nothing else
             archive.write(target, stage, work, location)
     return [*warnings, *told.warnings]
+
+
+def _gpus(target: Target, seen: Picture) -> list[gpus.Gpu]:
+    """The GPUs of a container, if a process of it uses CUDA. Raises Unfit."""
+    users = [task.pid for task in seen.tasks if task.cuda]
+    if not users:
+        return []
+    numbers = devices.gpu_numbers(target.container.spec)
+    if not numbers:
+        raise Unfit(
+            f"{target} uses a GPU that its OCI spec does not have, as it is with NVIDIA's runtime "
+            "in its mode legacy; wanted the mode cdi, or containerd's own CDI"
+        )
+    found = gpus.of_container(numbers, users)
+    if len(found) != len(numbers):
+        raise Unfit(
+            f"{target} has {len(numbers)} GPUs, and NVIDIA's management library NVML tells of "
+            f"{len(found)} of them"
+        )
+    return found
 
 
 def _work(run: Path) -> AbstractContextManager[Path]:

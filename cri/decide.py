@@ -12,15 +12,17 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from cri import fitness, history, prepare
+from cri import fitness, gpu_request, gpus, history, prepare
 from cri.annotations import Wish
-from cri.prepare import Policy, Target
+from cri.prepare import GpuMatch, Policy, Target
+from cri.proto import cri_pb2 as pb
 from cri.quarantine import Entry, Quarantine
 from cri.records import Records
 from cri.store import Store
+from cri.store.refs import shown
 from cri.verify import Verifier
 from shim import host, snapshot
 from shim.criu.rewrite import Sockets
@@ -44,6 +46,8 @@ class Ask:
     """The id of the container's image, ``sha256:<hex>``."""
     command: Sequence[str] | None
     """What the container would run; None when containerd does not tell the image's part of it."""
+    config: pb.ContainerConfig = field(default_factory=pb.ContainerConfig)
+    """The request itself, which tells what GPUs it asks for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,28 @@ class Ready:
     sockets: Sockets
     read: int
     """Bytes that were read to verify the snapshot."""
+
+
+def match_gpus(manifest: Manifest, config: pb.ContainerConfig) -> GpuMatch:
+    """Match the snapshot's GPUs with those that the container asks for, by position.
+
+    Where the request does not tell which ones these are, some GPUs of this host must fit. Raises
+    Unfit, Broken.
+    """
+    wanted = [gpus.recorded(raw) for raw in manifest.gpu]
+    here = gpus.read()
+    if not here:
+        raise Unfit(
+            f"the snapshot wants GPUs ({len(wanted)} of model {shown(wanted[0].model)}), and "
+            "NVIDIA's management library NVML finds none on this host"
+        )
+    asked = gpu_request.asked(config, here)
+    fitness.check_gpus(wanted, fitness.best_gpus(wanted, here) if asked is None else asked)
+    new = [""] * len(wanted) if asked is None else [gpu.uuid for gpu in asked]
+    return GpuMatch(
+        pairs=dict(zip((gpu.uuid for gpu in wanted), new, strict=True)),
+        nodes={str(gpu.number): gpu.uuid for gpu in here},
+    )
 
 
 class Decider:
@@ -125,8 +151,7 @@ class Decider:
         fitness.check_image(manifest.source, ask.image_id)
         if ask.command is not None:
             fitness.check_command(manifest.source, ask.command)
-        if manifest.gpu:
-            raise Unfit("the snapshot holds GPU state, which this version does not restore")
+        match = match_gpus(manifest, ask.config) if manifest.gpu else None
         folder = self.store.folder(digest)
         read = self.verifier.check(folder, digest, manifest)
         order, sockets = prepare.prepare(
@@ -137,6 +162,7 @@ class Decider:
             digest=digest,
             folder=folder,
             manifest=manifest,
+            gpus=match,
             run=self.records.run,
         )
         return Ready(plan=order, sockets=sockets, read=read)
