@@ -119,6 +119,11 @@ class Result:
     """Name of a phase → seconds, in order: check, rootfs, shm, criu, cuda, hook, undo, cold."""
     finished: float = 0.0
     """Unix time in seconds."""
+    began: float = 0.0
+    """When ``create`` began, on CLOCK_MONOTONIC; 0 where nobody noted it."""
+    stages: dict[str, list[float]] = field(default_factory=dict)
+    """Part of the restore → seconds after ``began`` at which it began, and its seconds. Besides
+    the phases: load (the interpreter, imports), claim, and settings and runc (parts of criu)."""
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

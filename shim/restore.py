@@ -26,6 +26,7 @@ from shim import cgroups, journal, mounts, plan, runlog, runtime, supervise, und
 from shim.argv import Command
 from shim.errors import PodthawError, Refused, Unfit
 from shim.record import changed
+from shim.times import Times
 
 TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _NAME = "io.kubernetes.cri.container-name"
 
 def create(command: Command, arguments: list[str], run: str) -> int:
     """``create`` with a bundle that mentions a plan. Returns the exit status, or becomes runc."""
+    times = Times()
     spec = _spec(command)
     plan_id = (spec.get("annotations") or {}).get(plan.PLAN_ANNOTATION)
     if not isinstance(plan_id, str):  # the words stand elsewhere in the bundle
@@ -51,20 +53,19 @@ def create(command: Command, arguments: list[str], run: str) -> int:
         plan.claim(plan_id, run)
     except Refused as error:
         return _fail(command, str(error))
-    started = time.monotonic()
-    result = _restore(command, order, spec, run)
+    result = _restore(command, order, spec, run, times)
     if result.outcome == "cold":
         try:
             below = runtime.find(run, order.runtime)
         except runtime.NotFoundError as error:
             return _fail(command, str(error))
-        phases = {**result.phases, "total": time.monotonic() - started}
+        phases = {**result.phases, "total": time.monotonic() - times.began}
         _answer(order, changed(result, phases=phases), run)
         discard_output()
         runtime.execute(below, arguments)
-    _answer(order, result, run)
     if result.outcome == "restored":
         return 0
+    _answer(order, result, run)
     return _fail(command, f"podthaw: {order.name} was not restored: {result.reason}")
 
 
@@ -152,7 +153,9 @@ def _undo_orphan(run: str, record: journal.Journal, *, wait: float) -> None:
         os.close(held)
 
 
-def _restore(command: Command, order: plan.Plan, spec: dict[str, Any], run: str) -> plan.Result:
+def _restore(
+    command: Command, order: plan.Plan, spec: dict[str, Any], run: str, times: Times
+) -> plan.Result:
     """Let a worker restore; afterwards the container is restored, or everything is undone."""
     try:
         record = _record(command, order, spec, run)
@@ -168,7 +171,7 @@ def _restore(command: Command, order: plan.Plan, spec: dict[str, Any], run: str)
         reason = f"the run directory {run} cannot be written: {error.strerror}"
         return _not_restored(command, order, "unfit", reason)
     try:
-        status = _wait_for_worker(record, order, spec, run)
+        status = _wait_for_worker(record, order, spec, run, times)
         result = plan.read_result(order.id, run)
         if status == _RESTORED and result is not None:
             return result
@@ -202,13 +205,13 @@ def _begin(record: journal.Journal, held: int) -> None:
 
 
 def _wait_for_worker(
-    record: journal.Journal, order: plan.Plan, spec: dict[str, Any], run: str
+    record: journal.Journal, order: plan.Plan, spec: dict[str, Any], run: str, times: Times
 ) -> int:
     supervise.adopt_orphans()
     pid = os.fork()
     if pid == 0:
         supervise.adopt_orphans()
-        os._exit(_work(record, order, spec, run))
+        os._exit(_work(record, order, spec, run, times))
 
     def pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         os.kill(pid, number)
@@ -229,32 +232,34 @@ _KILL_TIME = 10.0
 """Seconds for a killed process to end."""
 
 
-def _work(record: journal.Journal, order: plan.Plan, spec: dict[str, Any], run: str) -> int:
+def _work(
+    record: journal.Journal, order: plan.Plan, spec: dict[str, Any], run: str, times: Times
+) -> int:
     """The worker's whole life; its return value is its exit status."""
     parent = os.getppid()
     signals = worker.Signals()
     supervise.die_with_parent(signal.SIGTERM)
-    phases: dict[str, float] = {}
     try:
         worker.check_parent(parent)
         record.owner = os.getpid()
         record.save()
-        worker.follow(record, order, spec, run, phases)
+        times.note("claim", times.loaded, is_phase=False)
+        worker.follow(record, order, spec, run, times)
         worker.check_parent(parent)
-        _answer(order, _restored(record, phases), run)
+        _answer(order, _restored(record, times), run)
         record.done = True
         record.save()
         return _RESTORED
     except BaseException as error:  # noqa: BLE001 - nothing may pass the undo
         signals.ignore()
-        return _give_back(record, order, error, phases, run)
+        return _give_back(record, order, error, times, run)
 
 
 def _give_back(
     record: journal.Journal,
     order: plan.Plan,
     error: BaseException,
-    phases: dict[str, float],
+    times: Times,
     run: str,
 ) -> int:
     supervise.kill_children()
@@ -267,14 +272,16 @@ def _give_back(
     except (OSError, Unfit) as problem:
         cold, status = False, _UNDO_FAILED
         reason = f"{reason}; and it could not be undone: {problem}"
-    phases["undo"] = time.monotonic() - begun
+    times.note("undo", begun)
     result = plan.Result(
         outcome="cold" if cold else "failed",
         container_id=record.container,
         reason=reason,
         kind=kind,
         log_tail=tail,
-        phases=phases,
+        phases=times.phases,
+        began=times.began,
+        stages=times.stages,
         finished=time.time(),
     )
     _answer(order, result, run)
@@ -341,9 +348,14 @@ def _check_identity(order: plan.Plan, spec: dict[str, Any]) -> None:
             )
 
 
-def _restored(record: journal.Journal, phases: dict[str, float]) -> plan.Result:
+def _restored(record: journal.Journal, times: Times) -> plan.Result:
     return plan.Result(
-        outcome="restored", container_id=record.container, phases=phases, finished=time.time()
+        outcome="restored",
+        container_id=record.container,
+        phases=times.phases,
+        finished=time.time(),
+        began=times.began,
+        stages=times.stages,
     )
 
 
