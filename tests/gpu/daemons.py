@@ -71,7 +71,6 @@ class Daemons:
         run([*stage, "--cache", "/carried/cache"])
         compile_all = ["python3", "-m", "compileall", "-q", "-j0", "/opt/podthaw/lib"]
         run([*compile_all, "--invalidation-mode", "unchecked-hash"])
-        run(["ldconfig"])
         run(["/opt/podthaw/bin/podthaw-dropin", "/opt/podthaw/config/containerd.toml"])
         self._spawn("containerd", ["containerd"], CONTAINERD)
         for name in ("pause", "gpu"):

@@ -28,6 +28,7 @@ OUTPUT = Path("/output")
 def main() -> int:
     """Run everything; exit status 1 when something was not right."""
     settings: dict[str, Any] = json.loads(os.environ["GPU_SETTINGS"])
+    run(["ldconfig"])  # nvidia-smi and the driver's clients look for its libraries
     results: dict[str, Any] = {"facts": facts(), "settings": settings, "runs": [], "figures": []}
     began = time.monotonic()
     deadline = began + settings["seconds"]
