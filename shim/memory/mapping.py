@@ -22,7 +22,7 @@ from shim.memory.files import SourceFiles
 from shim.memory.layout import Placement, Plan
 from shim.memory.model import PAGE, Area, Memory
 from shim.memory.pieces import ZERO, Piece, gaps, joined, outside, within
-from shim.memory.sources import Folders, Task, dumped, tasks
+from shim.memory.sources import Folders, Task, dumped, read, tasks
 
 _MNT_NS = 9
 """In task_kobj_ids_entry: the mount namespace."""
@@ -76,7 +76,7 @@ class _Dump:
         self.folder = folder
         self.files = files
         self.folders = Folders.of(folder)
-        self.old = rewrite.pages_files((folder / "files.img").read_bytes())
+        self.old = rewrite.pages_files(read(folder / "files.img"))
         self._check_not_opened()
         self.tasks = tasks(self.folders, files, earlier=earlier, mapped_ids=self.old)
 
@@ -156,7 +156,7 @@ class _Dump:
     def _mount_namespace(self) -> int:
         """The number of the first process's mount namespace."""
         path = self.folder / f"ids-{self.tasks[0].pid}.img"
-        image = criu.decode(path.read_bytes(), path.name)
+        image = criu.decode(read(path), path.name)
         if image.magic != criu.IDS or len(image.entries) != 1:
             raise Broken(f"{path.name} does not hold the namespaces of a process")
         return Message.parse(image.entries[0].message).uint(_MNT_NS)

@@ -10,7 +10,8 @@ from shim.errors import Broken
 PAGE = 4096
 """Bytes of a page, of CRIU's and of this package's arithmetic (x86-64)."""
 
-_LIMIT = 1 << 63
+MAX_OFFSET = (1 << 63) - 1
+"""Bytes; of files, as the kernel has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,6 @@ def decode(data: bytes) -> Memory:
 
 
 def _number(raw: object) -> int:
-    if type(raw) is not int or not 0 <= raw < _LIMIT:
+    if type(raw) is not int or not 0 <= raw <= MAX_OFFSET:
         raise TypeError(f"wanted a number of bytes, found {raw!r}")
     return raw

@@ -15,6 +15,7 @@ from shim.criu import images, mm, pagemap
 from shim.criu.wire import Message
 from shim.errors import Broken
 from shim.memory.files import SourceFiles
+from shim.memory.model import MAX_OFFSET, PAGE
 from shim.memory.pieces import Piece, gaps, joined, within
 
 _PARENT = "parent"
@@ -73,7 +74,7 @@ def tasks(
             continue
         space = mm.AddressSpace.decode(path.read_bytes(), path.name)
         name = f"pagemap-{pid}.img"
-        image = pagemap.decode(_read(folders.chain[0] / name), name)
+        image = pagemap.decode(read(folders.chain[0] / name), name)
         pieces = dumped(folders, files, name)
         complete = not any(run.flags & pagemap.PARENT for run in image.runs)
         task = Task(pid, parent, space, image, pieces, complete=complete)
@@ -91,7 +92,7 @@ def tasks(
 def dumped(folders: Folders, files: SourceFiles, name: str, depth: int = 0) -> list[Piece]:
     """The pages that the page map called ``name`` lists, wherever they lie."""
     folder = folders.chain[depth]
-    image = pagemap.decode(_read(folder / name), name)
+    image = pagemap.decode(read(folder / name), name)
     number = -2
     before: list[Piece] = []
     found: list[Piece] = []
@@ -130,6 +131,11 @@ def _add_earlier(task: Task, files: SourceFiles, earlier: Path | None) -> None:
     found = list(task.pieces)
     for index in task.ours:
         vma = task.space.vmas[index]
+        if vma.pgoff % PAGE or vma.pgoff + vma.end - vma.start > MAX_OFFSET:
+            raise Broken(
+                f"mm-{task.pid}.img is damaged: memory at {vma.start:#x} begins at "
+                f"{vma.pgoff:#x} of a snapshot's"
+            )
         inside = list(within(task.pieces, vma.start, vma.end))
         for start, end in gaps(inside, vma.start, vma.end):
             delta = vma.pgoff - vma.start
@@ -140,7 +146,7 @@ def _add_earlier(task: Task, files: SourceFiles, earlier: Path | None) -> None:
 
 def _processes(folder: Path) -> Iterator[tuple[int, int]]:
     """(process, its parent), parents first."""
-    image = images.decode(_read(folder / "pstree.img"), "pstree.img")
+    image = images.decode(read(folder / "pstree.img"), "pstree.img")
     if image.magic != images.PSTREE:
         raise Broken("pstree.img is not the list of processes")
     parents = {}
@@ -157,7 +163,8 @@ def _processes(folder: Path) -> Iterator[tuple[int, int]]:
     yield from sorted(parents.items(), key=lambda item: (depth(item[0]), item[0]))
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """The content of an image; Broken when there is none."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shim.criu import images, mm, pagemap
-from shim.errors import Broken, Unfit
+from shim.errors import Broken, PodthawError, Unfit
 from shim.memory import MEMORY, MOUNT_POINT, PAGES, SUMS, model, rewrite, sums
 from shim.memory.mapping import copy_memory, map_memory
 from shim.memory.model import PAGE, Memory
@@ -327,3 +328,23 @@ def test_each_process_sees_its_memory_again_and_again(
             (first / PAGES).unlink()
         assert dumps.restored(second / "images", second) == _views(later)
         assert dumps.restored(third / "images", third) == _views(later)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_damaged_images_are_told_or_do_no_harm(data: st.DataObject) -> None:
+    """A byte or two of any image are others: an error of Podthaw's, or images all the same."""
+    one = Process(1, [_restored_area("B" + "." * 39, FULL), Area(BASE + (1 << 30), FULL)])
+    other = Process(2, [Area(BASE + (1 << 30), FULL)], parent=1, older={BASE + (1 << 30)})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        dumps.write(folder / "images", [one, other], earlier=True)
+        earlier = _earlier_file(folder / "earlier", FULL)
+        files = sorted(path for path in folder.glob("images*/*.img") if path.stat().st_size < 4096)
+        path = data.draw(st.sampled_from(files))
+        content = bytearray(path.read_bytes())
+        for _ in range(data.draw(st.integers(1, 2))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        path.write_bytes(content)
+        with contextlib.suppress(PodthawError):
+            map_memory(folder / "images", folder, earlier=earlier)
