@@ -115,17 +115,17 @@ def _gpu_differences(wanted: Gpu, found: Gpu) -> Iterator[str]:
         if old != new:
             yield f"{what}{shown(old)}, {where.format(shown(new))}"
     if found.memory < wanted.memory:
-        yield f"{_gib(wanted.memory)} of memory, {where.format(_gib(found.memory))}"
+        yield f"{_size(wanted.memory)} of memory, {where.format(_size(found.memory))}"
     elif found.free < wanted.used:
-        yield f"{_gib(wanted.used)} of free memory, {where.format(_gib(found.free))}"
+        yield f"{_size(wanted.used)} of free memory, {where.format(_size(found.free))}"
 
 
 def _gpus(count: int) -> str:
     return f"{count} GPU{'' if count == 1 else 's'}"
 
 
-def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB"
+def _size(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB" if size >= 1 << 30 else f"{size >> 20} MiB"
 
 
 def _features(wanted: HostNeeds, found: HostNeeds) -> list[str]:

@@ -31,13 +31,15 @@ static FILE *home(const char *name)
 
 static struct gpu gpus[16];
 static int count;
-static char version[32] = "580.159.04";
-static int major = 9, minor = 0, ecc = 1, mig = 0;
+static char version[32];
+static int major, minor, ecc, mig;
 
 EXPORT int nvmlInit_v2(void)
 {
     FILE *file = home("gpus");
     count = 0;
+    strcpy(version, "580.159.04");
+    major = 9, minor = 0, ecc = 1, mig = 0;
     if (!file)
         return NO_DRIVER;
     while (count < 16 && fscanf(file, "%47s %d %lu %lu %63[^\n]", gpus[count].uuid,

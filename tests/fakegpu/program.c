@@ -1,10 +1,11 @@
 /* A program that uses the fake GPU: it computes there step after step, and checks every result.
  *
  *     program [--children N] [--mib N] [--step-ms N] [--gpu N] [--managed] [--parent-idle]
+ *             [--forever]
  *
  * Each process prints "PID step N ok GPU-…" about every 50 ms, or "… WRONG …". With children (each
  * started by exec) there are N + 1 users, or N with --parent-idle. What it should find on the GPU
- * is computed from the number of the step alone.
+ * is computed from the number of the step alone. --forever: an idle parent stays without children.
  */
 #define _GNU_SOURCE
 #include <stdint.h>
@@ -63,7 +64,7 @@ static int compute(int index, size_t size, int step_ms, int managed)
 
 int main(int count, char **words)
 {
-    int children = 0, mib = 1, step_ms = 5, managed = 0, idle = 0, gpu = 0;
+    int children = 0, mib = 1, step_ms = 5, managed = 0, idle = 0, forever = 0, gpu = 0;
     char *arguments[32];
     int given = 0;
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -73,6 +74,9 @@ int main(int count, char **words)
             managed = 1;
         else if (!strcmp(words[i], "--parent-idle")) {
             idle = 1;
+            continue;
+        } else if (!strcmp(words[i], "--forever")) {
+            forever = 1;
             continue;
         } else if (i + 1 < count && !strcmp(words[i], "--children")) {
             children = atoi(words[++i]);
@@ -100,5 +104,7 @@ int main(int count, char **words)
     if (!idle)
         return compute(gpu, (size_t)mib << 20, step_ms, managed);
     while (wait(NULL) > 0) {}
+    if (forever)
+        pause();
     return 0;
 }
