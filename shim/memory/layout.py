@@ -68,9 +68,9 @@ class Placement:
     offset: int
     """Of the area in ``pages``."""
     slot: int
-    """By which of the two names of ``pages`` in CRIU's list of files it is mapped. CRIU takes a
-    child's VMA for its parent's when addresses and file are the same, wherever in the file it
-    begins (check_cow_vmas in criu/mem.c); so one that begins elsewhere needs another name."""
+    """By which name of ``pages`` in CRIU's list of files it is mapped. CRIU takes a child's VMA for
+    its parent's when addresses and file are the same, wherever in the file it begins
+    (check_cow_vmas in criu/mem.c); so of areas with the same addresses each has another name."""
     differing: Ranges = ()
     """Where the owner's content is not the candidate's."""
 
@@ -103,14 +103,16 @@ def plan(tasks: Sequence[Task], compare: Compare, *, limit: int = MAX_SIZE) -> P
             above = parents.get(span)
             shared = _shared(one, above, known, compare)
             if shared is not None:
-                owner, offset, differing = shared
+                like, differing = shared
+                owner, offset, slot = like.owner, like.offset, like.slot
             else:
                 owner, differing = one, ()
                 offset = size + (one.start - size) % ALIGN
                 if offset + one.end - one.start > limit:
                     continue
                 size = offset + one.end - one.start
-            placement = Placement(one, owner, offset, _slot(above, offset), differing)
+                slot = len(known)
+            placement = Placement(one, owner, offset, slot, differing)
             if shared is None:
                 known.append(placement)
             placed[one.key] = mine[span] = placement
@@ -148,7 +150,7 @@ def _worth_it(task: Task) -> list[Candidate]:
 
 def _shared(
     one: Candidate, above: Placement | None, known: Sequence[Placement], compare: Compare
-) -> tuple[Candidate, int, Ranges] | None:
+) -> tuple[Placement, Ranges] | None:
     """An area that ``one`` can have in common with another process: the parent's, or the last."""
     tried = []
     for placement in ([above] if above else []) + list(known[-1:]):
@@ -157,11 +159,5 @@ def _shared(
         tried.append(placement.offset)
         differing = compare(one, placement.owner)
         if differing is not None:
-            return placement.owner, placement.offset, differing
+            return placement, differing
     return None
-
-
-def _slot(above: Placement | None, offset: int) -> int:
-    if above is None:
-        return 0
-    return above.slot if above.offset == offset else 1 - above.slot

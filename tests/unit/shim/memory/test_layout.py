@@ -108,7 +108,7 @@ def test_processes_that_are_no_parent_of_each_other_share_too() -> None:
     assert plan.placed[3, 0].offset == plan.placed[2, 0].offset != plan.placed[1, 0].offset
 
 
-def test_a_childs_area_has_its_parents_name_only_at_the_same_place() -> None:
-    tasks = [_task(1, [_vma(BASE, 40)]), _task(2, [_vma(BASE, 40)], 1)]
-    assert layout.plan(tasks, _always).placed[2, 0].slot == 0
-    assert layout.plan(tasks, _never).placed[2, 0].slot == 1
+def test_areas_with_the_same_addresses_have_a_name_each() -> None:
+    tasks = [_task(1, [_vma(BASE, 40)]), _task(2, [_vma(BASE, 40)], 1), _task(3, [_vma(BASE, 40)])]
+    assert [one.slot for one in layout.plan(tasks, _always).placed.values()] == [0, 0, 0]
+    assert [one.slot for one in layout.plan(tasks, _never).placed.values()] == [0, 1, 2]
