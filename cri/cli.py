@@ -44,6 +44,7 @@ COMMANDS: dict[str, Command] = {
     "list": Command("cri.commands.list", "list snapshots"),
     "inspect": Command("cri.commands.inspect", "show all that is known of a snapshot"),
     "status": Command("cri.commands.status", "what became of the containers that opted in"),
+    "trace": Command("cri.commands.trace", "show where the time of a container's start went"),
     "tag": Command("cri.commands.tag", "give a snapshot one more name"),
     "pin": Command("cri.commands.pin", "keep a snapshot from being removed"),
     "unpin": Command("cri.commands.unpin", "let a pinned snapshot be removed again"),

@@ -81,15 +81,18 @@ class Creation:
         self, call: Call, request: pb.CreateContainerRequest, reading: Reading
     ) -> bytes:
         began = time.monotonic()
-        decision = _decision(new_id(), request, reading)
+        decision = _decision(new_id(), request, reading, began)
         problem: PodthawError
         remaining = call.remaining()
         patience = PATIENCE if remaining is None else min(PATIENCE, remaining * SHARE)
         try:
             async with asyncio.timeout(patience):
                 decision = replace(decision, digest=await self._resolve(request, reading))
+                resolved = time.monotonic()
                 ask = await self._ask(request, reading)
+                asked = time.monotonic()
                 ready = await self._prepare(decision, ask)
+                ends = resolved, asked, time.monotonic()
         except NotMeantError as error:
             log.debug("container %s starts cold: %s", decision.container, error)
             return await call.forward()
@@ -106,7 +109,8 @@ class Creation:
             problem = Unfit(f"Podthaw failed: {type(error).__name__}: {error}")
         else:
             took = round(time.monotonic() - began, 6)
-            return await self._restore(call, request, replace(decision, seconds=took), ready)
+            decision = replace(decision, seconds=took, steps=_steps(began, *ends))
+            return await self._restore(call, request, decision, ready)
         return await self._no_restore(
             call,
             replace(
@@ -246,9 +250,9 @@ class Creation:
         await self._keeper.quietly(work)
 
     async def _bind(self, decision: Decision, answer: bytes) -> None:
-        container = first_id(answer)
+        created, container = time.monotonic(), first_id(answer)
         self._keeper.index.add(Record(decision=decision, container_id=container))
-        await self._keeper.quietly(self._records.bind, decision.id, container)
+        await self._keeper.quietly(self._records.bind, decision.id, container, created)
 
 
 def _target(request: pb.CreateContainerRequest, sandbox: pb.PodSandboxStatus) -> Target:
@@ -266,7 +270,19 @@ def _target(request: pb.CreateContainerRequest, sandbox: pb.PodSandboxStatus) ->
     )
 
 
-def _decision(record_id: str, request: pb.CreateContainerRequest, reading: Reading) -> Decision:
+def _log(request: pb.CreateContainerRequest) -> str:
+    name = request.config.log_path
+    return str(Path(request.sandbox_config.log_directory) / name) if name else ""
+
+
+def _steps(began: float, resolved: float, asked: float, prepared: float) -> dict[str, float]:
+    ends = {"resolve": (began, resolved), "ask": (resolved, asked), "prepare": (asked, prepared)}
+    return {name: round(end - begin, 6) for name, (begin, end) in ends.items()}
+
+
+def _decision(
+    record_id: str, request: pb.CreateContainerRequest, reading: Reading, began: float
+) -> Decision:
     """The decision as it is when all goes well."""
     metadata = request.sandbox_config.metadata
     return Decision(
@@ -281,4 +297,6 @@ def _decision(record_id: str, request: pb.CreateContainerRequest, reading: Readi
         snapshot=reading.text,
         choice="restore",
         warnings=list(reading.warnings),
+        began=began,
+        log=_log(request),
     )

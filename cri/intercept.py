@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 
 from cri import annotations as wishes
@@ -29,7 +30,7 @@ from cri.handlers import Handlers
 from cri.keeper import Keeper
 from cri.messages import first_id, parse
 from cri.proto import cri_pb2 as pb
-from cri.records import Records
+from cri.records import Records, Start
 from cri.rpc import Call, ResponseFilter, RpcError, StatusCode, UnaryHook
 from cri.runtime import Options, Runtime
 from cri.store import Store
@@ -157,16 +158,19 @@ class Interceptor:
         record_id = self._keeper.index.of_container(container)
         if record_id is None:
             return await call.forward()
+        began = time.monotonic()
         try:
             with self._ahead.restoring():
                 answer = await call.forward()
         except RpcError as error:
-            await self._keeper.started(record_id, error)
+            start = Start(began=began, ended=time.monotonic())
+            await self._keeper.started(record_id, error, start)
             raise
         except asyncio.CancelledError:
             self._keeper.watch(record_id, self._patience)
             raise
-        self._ahead.started(await self._keeper.started(record_id, None))
+        start = Start(began=began, ended=time.monotonic())
+        self._ahead.started(await self._keeper.started(record_id, None, start))
         return answer
 
     async def _checkpoint_container(self, call: Call) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 from cri import history
 from cri.decide import Decider
 from cri.index import Index
-from cri.records import Record, Records
+from cri.records import Record, Records, Start
 from cri.rpc import RpcError
 from cri.runtime import Runtime
 from cri.telling import tell_outcome
@@ -71,13 +71,15 @@ class Keeper:
 
     # The start of a container
 
-    async def started(self, record_id: str, error: RpcError | None) -> Record | None:
+    async def started(
+        self, record_id: str, error: RpcError | None, start: Start | None = None
+    ) -> Record | None:
         """Record what became of a restore, after containerd answered StartContainer.
 
         The record, when there was one to conclude.
         """
         try:
-            record = await asyncio.to_thread(self._conclude, record_id, error)
+            record = await asyncio.to_thread(self._conclude, record_id, error, start)
         except (OSError, PodthawError) as problem:
             log.warning("the outcome of a restore cannot be recorded: %s", problem)
             return None
@@ -95,7 +97,11 @@ class Keeper:
                 await asyncio.sleep(_POLL)
         await self.started(record_id, None)
 
-    def _conclude(self, record_id: str, error: RpcError | None) -> Record | None:
+    def _conclude(
+        self, record_id: str, error: RpcError | None, start: Start | None
+    ) -> Record | None:
+        if start is not None:
+            self.records.note_start(record_id, start)
         record = self.records.get(record_id)
         if record is None or record.decision.choice != "restore" or record.concluded:
             return None

@@ -5,6 +5,7 @@ Each decision has a directory ``<run>/plans/<id>/``, whether it was to restore o
     decision.json    what the daemon decided, and why (:class:`Decision`)
     container.json   the id of the container, once containerd has given it one
     concluded        made when the daemon has acted on the outcome of a restore
+    start.json       when StartContainer came and was answered (:class:`Start`)
     exit.json        how the container ended, noted before it is forgotten (:class:`Exit`)
     plan.json …      the order and the answer of a restore (:mod:`shim.plan`)
 
@@ -33,7 +34,7 @@ _T = TypeVar("_T")
 _ID = re.compile(r"[0-9a-f]{32}")
 _SMALL = frozenset(
     {"decision.json", "container.json", "exit.json", "plan.json", "claimed", "result.json"}
-    | {"concluded", "restore.log", "runc.log", "error.txt"}
+    | {"concluded", "restore.log", "runc.log", "error.txt", "start.json"}
 )
 
 
@@ -64,6 +65,22 @@ class Decision:
     warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     """How long deciding and preparing took."""
+    began: float = 0.0
+    """When CreateContainer came, on CLOCK_MONOTONIC; 0 where nobody noted it."""
+    steps: dict[str, float] = field(default_factory=dict)
+    """Part of ``seconds`` → its seconds, one after the other: resolve, ask, prepare."""
+    log: str = ""
+    """Path of the container's log, if kubelet wants one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """StartContainer, on CLOCK_MONOTONIC."""
+
+    began: float
+    """When it came."""
+    ended: float
+    """When containerd had answered it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +99,10 @@ class Record:
     decision: Decision
     container_id: str = ""
     """Empty until containerd has created the container."""
+    created: float = 0.0
+    """When it had, on CLOCK_MONOTONIC; 0 where nobody noted it."""
+    start: Start | None = None
+    """None until StartContainer was answered."""
     result: Result | None = None
     """What the OCI runtime wrapper answered; None until then, and without a plan."""
     concluded: bool = False
@@ -132,9 +153,14 @@ class Records:
             self.create(decision.id)
         _write(folder / "decision.json", asdict(decision))
 
-    def bind(self, record_id: str, container_id: str) -> None:
-        """Note which container the decision became."""
-        _write(self.folder(record_id) / "container.json", {"container_id": container_id})
+    def bind(self, record_id: str, container_id: str, created: float = 0.0) -> None:
+        """Note which container the decision became, and when."""
+        known = {"container_id": container_id, "created": created}
+        _write(self.folder(record_id) / "container.json", known)
+
+    def note_start(self, record_id: str, start: Start) -> None:
+        """Note that StartContainer was answered."""
+        _write(self.folder(record_id) / "start.json", asdict(start))
 
     def conclude(self, record_id: str) -> None:
         """Note that the outcome of a restore has had its consequences."""
@@ -150,10 +176,12 @@ class Records:
         decision = self._decision(record_id)
         if decision is None:
             return None
-        container = _read(folder / "container.json", dict)
+        container = _read(folder / "container.json", dict) or {}
         return Record(
             decision=decision,
-            container_id=str((container or {}).get("container_id", "")),
+            container_id=str(container.get("container_id", "")),
+            created=float(container.get("created", 0)),
+            start=_read(folder / "start.json", Start),
             result=plan.read_result(record_id, self.run),
             concluded=(folder / "concluded").exists(),
             exit=_read(folder / "exit.json", Exit),

@@ -13,8 +13,8 @@ from cri.cli import COMMANDS, config_path
 from cri.config import Settings, load_settings
 from cri.quarantine import Quarantine
 from cri.store import Found, Snapshot, Store
-from cri.store.refs import check_namespace
-from shim.errors import Unfit
+from cri.store.refs import check_namespace, shown
+from shim.errors import Refused, Unfit
 from shim.plan import plans_dir
 
 Subparsers = Any  # argparse keeps the type of what add_subparsers returns private
@@ -107,6 +107,20 @@ def summary(one: Snapshot, quarantine: Quarantine) -> dict[str, object]:
         "quarantined": held and {**asdict(held), "time": output.rfc3339(held.time)},
         "problem": one.problem or None,
     }
+
+
+def pod_of(args: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Namespace and name of the pod that [NAMESPACE/]POD and ``-n`` mean, where they say it."""
+    namespace: str | None = args.namespace
+    pod: str | None = args.pod
+    if pod is not None and "/" in pod:
+        before, _, pod = pod.partition("/")
+        if namespace not in (None, before):
+            raise Refused(f"{shown(args.pod)} is not in the namespace {namespace}")
+        namespace = before
+    if namespace is not None:
+        check_namespace(namespace)
+    return namespace, pod
 
 
 def plan_ids(run: Path) -> list[str]:

@@ -8,13 +8,19 @@ import time
 from dataclasses import asdict
 
 from cri import memory, output, processes
-from cri.commands.common import Subparsers, add_namespace, new_command, plan_ids, settings
+from cri.commands.common import (
+    Subparsers,
+    add_namespace,
+    new_command,
+    plan_ids,
+    pod_of,
+    settings,
+)
 from cri.config import Settings
 from cri.memory import Usage
 from cri.records import Record, Records
-from cri.store.refs import check_namespace, shown
 from cri.units import human_duration, human_size
-from shim.errors import Refused, Unfit
+from shim.errors import Unfit
 
 HEADS = (
     *("namespace", "pod", "container", "try", "snapshot", "age", "outcome"),
@@ -45,7 +51,7 @@ def add(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print it."""
-    namespace, pod = _wanted(args)
+    namespace, pod = pod_of(args)
     ours = settings(args)
     place = ours.run
     plan_ids(place)  # tells when they cannot be read
@@ -75,19 +81,6 @@ def run(args: argparse.Namespace) -> int:
         rows = [_row(one, now, _usage(one, ours), full=args.no_trunc) for one in records]
         sys.stdout.write(output.table(HEADS, rows))
     return 0
-
-
-def _wanted(args: argparse.Namespace) -> tuple[str | None, str | None]:
-    namespace: str | None = args.namespace
-    pod: str | None = args.pod
-    if pod is not None and "/" in pod:
-        before, _, pod = pod.partition("/")
-        if namespace not in (None, before):
-            raise Refused(f"{shown(args.pod)} is not in the namespace {namespace}")
-        namespace = before
-    if namespace is not None:
-        check_namespace(namespace)
-    return namespace, pod
 
 
 def _usage(record: Record, ours: Settings) -> Usage | None:
