@@ -72,11 +72,15 @@ def drop(paths: Iterable[Path]) -> float:
 
 
 def warm(paths: Iterable[Path]) -> float:
-    """Read what the page cache lacks of the files; the share of them that it has then."""
+    """Read what the page cache lacks of the files; the share of them that it has then.
+
+    What was read only once is the first to go when memory is short, hence several times.
+    """
     listed = list(paths)
-    for path in listed:
-        if resident([path]) < path.stat().st_blocks * 512:
-            read(path)
+    for _ in range(3):
+        for path in listed:
+            if resident([path]) < path.stat().st_blocks * 512:
+                read(path)
     return resident(listed) / max(1, on_disk(listed))
 
 

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from tests.bench import contender, footprint, pagecache
 from tests.bench.contender import Capture, Touch
 from tests.bench.footprint import Footprint
@@ -113,9 +115,17 @@ class Podthaw:
         )
 
     def unlearn(self) -> None:
-        """Make the node forget which pages restored containers touched first."""
+        """Make the node forget which pages restored containers touched first.
+
+        The proxy is started anew: it may be watching a replica that has just ended, and would
+        note what that one touched.
+        """
+        node = self.inside.node
+        node.kill("proxy")
         name = f"{self._folder.rpartition('/')[2]}.json"
         self.inside.path(f"{STATE}/node/hot/{name}").unlink(missing_ok=True)
+        node.start_proxy()
+        grpc.channel_ready_future(self.pods.cri.channel).result(60)
 
     def forget(self) -> None:
         if self._folder:

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -386,12 +386,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.restores", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two sizes, few repetitions")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these contenders")
-    parser.add_argument("--sizes", nargs="*", type=int, metavar="MIB", help="these sizes")
+    parser.add_argument(
+        "--sizes", nargs="*", type=int, metavar="MIB", help="these, the largest one also cold"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     options = parser.parse_args()
     scope = QUICK if options.quick else FULL
     if options.sizes:
-        scope = Scope(**{**vars(scope), "sizes": options.sizes})
+        sizes = options.sizes
+        scope = replace(scope, sizes=sizes, cold_sizes=[max(sizes)])
     begun = time.monotonic()
     found, failures = run(scope, options.only)
     if options.json is not None:
