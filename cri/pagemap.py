@@ -3,8 +3,8 @@
 ``PAGEMAP_SCAN`` (Linux 6.7, Documentation/admin-guide/mm/pagemap.rst) lists ranges of pages; before
 that the entries of the pages are read, eight bytes each. A page counts as touched when it is in
 the process's page table, or was and is swapped out. A fault on a page that is cached also maps its
-neighbours that are cached: 16 pages around it, or all of its large folio. So what is touched only
-by reading is known to that precision; a page that was written to is known exactly.
+neighbours that are cached: those among the 16 around it, or a whole large folio of 2 MiB. So what
+is touched only by reading is known to that precision; a page that was written to is known exactly.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _READ = 1 << 16  # entries of one read
 _SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg)
 _ARGUMENT = struct.Struct("=12Q")
 _REGION = struct.Struct("=3Q")
-_FILE, _PRESENT, _SWAPPED = 1 << 2, 1 << 3, 1 << 4  # PAGE_IS_…
+_FILE, _PRESENT, _SWAPPED, _HUGE = 1 << 2, 1 << 3, 1 << 4, 1 << 6  # PAGE_IS_…
+_HUGE_SIZE = 2 << 20
 
 # Bits 61 to 63 of an entry: of a file or shared, swapped, present.
 _BITS = bytes(byte >> 5 for byte in range(256))
@@ -62,6 +63,8 @@ class Touched:
     end: int
     shared: bool
     """Whether it still is the file's: not written to."""
+    huge: bool = False
+    """Whether it is mapped as one, so that perhaps a single page of it was touched."""
 
 
 def parse_maps(text: str) -> list[Mapping]:
@@ -84,26 +87,23 @@ def touched(pid: int, *, proc: Path = PROC) -> Iterator[Touched]:
     try:
         for mapping in mappings:
             shift = mapping.offset - mapping.start
-            for start, end, shared in scan(fd, mapping.start, mapping.end):
-                yield Touched(start + shift, end + shift, shared)
+            for one in scan(fd, mapping.start, mapping.end):
+                yield Touched(one.start + shift, one.end + shift, one.shared, one.huge)
     finally:
         os.close(fd)
 
 
-def scan(fd: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
-    """Address ranges of an open pagemap that are present or swapped, and whether a file's.
-
-    Raises OSError.
-    """
+def scan(fd: int, start: int, end: int) -> Iterator[Touched]:
+    """What of an open pagemap is present or swapped, by its addresses. Raises OSError."""
     try:
         yield from _scan_by_ioctl(fd, start, end)
     except OSError as error:
         if error.errno not in (errno.ENOTTY, errno.EINVAL):
             raise
-        yield from scan_by_reading(fd, start, end)
+        yield from _scan_by_reading(fd, start, end)
 
 
-def _scan_by_ioctl(fd: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+def _scan_by_ioctl(fd: int, start: int, end: int) -> Iterator[Touched]:
     regions = bytearray(_REGION.size * _REGIONS)
     keep = (ctypes.c_char * len(regions)).from_buffer(regions)
     while start < end:
@@ -120,18 +120,19 @@ def _scan_by_ioctl(fd: int, start: int, end: int) -> Iterator[tuple[int, int, bo
                 0,  # category_inverted
                 0,  # category_mask
                 _PRESENT | _SWAPPED,  # category_anyof_mask
-                _FILE | _PRESENT,  # return_mask
+                _FILE | _HUGE,  # return_mask
             )
         )
         count = fcntl.ioctl(fd, _SCAN, argument)
         for at in range(count):
             low, high, categories = _REGION.unpack_from(regions, at * _REGION.size)
-            yield low, high, categories == _FILE | _PRESENT
+            shared = categories & _FILE != 0
+            yield Touched(low, high, shared, shared and categories & _HUGE != 0)
         start = _ARGUMENT.unpack(argument)[4]
 
 
-def scan_by_reading(fd: int, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
-    """As :func:`scan`, from the entries; a range may come in several parts."""
+def _scan_by_reading(fd: int, start: int, end: int) -> Iterator[Touched]:
+    """As :func:`scan`, from the entries, which do not tell what is mapped as one: it may be."""
     while start < end:
         size = min((end - start) // _PAGE, _READ) * 8
         entries = os.pread(fd, size, start // _PAGE * 8)
@@ -141,5 +142,6 @@ def scan_by_reading(fd: int, start: int, end: int) -> Iterator[tuple[int, int, b
             bits = run[1][0]
             if bits & 0b110:
                 low, high = start + run.start() * _PAGE, start + run.end() * _PAGE
-                yield low, high, bits == 0b101
+                shared = bits == 0b101
+                yield Touched(low, high, shared, shared and high - low >= _HUGE_SIZE)
         start += len(entries) // 8 * _PAGE

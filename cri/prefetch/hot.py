@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cri.prefetch import ranges
@@ -24,6 +24,9 @@ RUNS = 3
 
 GAP = 64 << 10
 """Bytes between two ranges that are read as one: as quick on any disk, and a fault does so too."""
+
+_ROUGH = 0.1
+"""Share of what a run touched that may be mapped as large folios in a run that counts as exact."""
 
 _MOST = 8192  # ranges; more are read as fewer and larger ones
 _MAX = 1 << 20  # bytes of a file; _MOST ranges with numbers of 15 digits take a quarter
@@ -39,6 +42,8 @@ class Hot:
     """Restores that were watched to their end."""
     ranges: tuple[Range, ...] = ()
     """Of ``pages``: those touched first come first."""
+    exact: bool = True
+    """Whether it is known to some pages; else mostly to 2 MiB, as large folios are mapped."""
 
     def touched(self, more: Iterable[Range]) -> Hot:
         """With ranges that were touched after all these."""
@@ -48,16 +53,49 @@ class Hot:
         found = (*self.ranges, *ranges.subtract(grown, known))
         if len(found) > _MOST:
             found = tuple(ranges.simplify(found, _MOST // 2, gap=GAP))
-        return Hot(size=self.size, runs=self.runs, ranges=found)
+        return replace(self, ranges=found)
 
     def watched(self) -> Hot:
         """With one run more."""
-        return Hot(size=self.size, runs=self.runs + 1, ranges=self.ranges)
+        return replace(self, runs=self.runs + 1)
+
+
+class Run:
+    """One restore that is watched, and what is known with it. Pure.
+
+    What a run tells exactly takes the place of what earlier ones told roughly, and what it tells
+    roughly adds nothing to what is known exactly.
+    """
+
+    def __init__(self, before: Hot) -> None:
+        self._before = before
+        self._added = before
+        self._alone = Hot(size=before.size)
+        self._huge = 0
+
+    @property
+    def is_needless(self) -> bool:
+        """Whether enough was known before."""
+        return self._before.exact and self._before.runs >= RUNS
+
+    def look(self, found: Sequence[Range], *, huge: int) -> None:
+        """Take in what has been touched so far, of which ``huge`` bytes are known but roughly."""
+        self._added = self._added.touched(found)
+        self._alone = self._alone.touched(found)
+        self._huge = max(self._huge, huge)
+
+    @property
+    def known(self) -> Hot:
+        """What is known now."""
+        if self._huge > ranges.total(self._alone.ranges) * _ROUGH:
+            known_before = self._before.exact and self._before.ranges
+            return self._before if known_before else replace(self._added, exact=False)
+        return self._added if self._before.exact else self._alone
 
 
 def encode(hot: Hot) -> bytes:
     """The content of the file."""
-    raw = {"size": hot.size, "runs": hot.runs, "ranges": hot.ranges}
+    raw = {"size": hot.size, "runs": hot.runs, "exact": hot.exact, "ranges": hot.ranges}
     return json.dumps(raw, separators=(",", ":")).encode() + b"\n"
 
 
@@ -66,11 +104,13 @@ def decode(data: bytes, size: int) -> Hot | None:
     try:
         raw = json.loads(data)
         found = tuple((start, end) for start, end in raw["ranges"])
-        hot = Hot(size=raw["size"], runs=raw["runs"], ranges=found)
+        hot = Hot(size=raw["size"], runs=raw["runs"], exact=raw["exact"], ranges=found)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     numbers = (hot.size, hot.runs, *(number for one in found for number in one))
     if not all(type(number) is int and number >= 0 for number in numbers) or hot.size != size:
+        return None
+    if type(raw["exact"]) is not bool:
         return None
     if any(not start < end <= size for start, end in found):
         return None

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from cri import pagemap, processes
 from cri.prefetch import ranges
-from cri.prefetch.hot import GAP, RUNS, Hot, HotPages
+from cri.prefetch.hot import GAP, HotPages, Run
 from cri.prefetch.ranges import Range
 from shim.memory import PAGES
 
@@ -57,33 +57,39 @@ class Learner:
             size = (await asyncio.to_thread(pages.stat)).st_size
         except FileNotFoundError:
             return
-        known = await asyncio.to_thread(self._hot.get, digest, size)
-        if known.runs >= RUNS:
+        run = Run(await asyncio.to_thread(self._hot.get, digest, size))
+        if run.is_needless:
             return
         looks = 0
         for pause in self._looks:
             await asyncio.sleep(pause)
-            grown = await asyncio.to_thread(self._look, container, digest, known)
-            if grown is None:
+            if not await asyncio.to_thread(self._look, container, digest, run):
                 break
-            known = grown
             looks += 1
         if looks:
-            await asyncio.to_thread(self._hot.put, digest, known.watched())
-            log.debug("%s: %d of %d bytes are hot", digest, ranges.total(known.ranges), known.size)
+            await asyncio.to_thread(self._hot.put, digest, run.known.watched())
+            log.debug("%s: %d of %d bytes are hot", digest, ranges.total(run.known.ranges), size)
 
-    def _look(self, container: str, digest: str, known: Hot) -> Hot | None:
-        """What is known after a look, which is noted; None when the container does not run."""
+    def _look(self, container: str, digest: str, run: Run) -> bool:
+        """Look once, and note what is new; False when the container does not run."""
         found: list[Range] | None = None
+        huge = 0
+
+        def parts(pid: int) -> Iterator[Range]:
+            nonlocal huge
+            for one in pagemap.touched(pid):
+                huge += one.end - one.start if one.huge else 0
+                yield one.start, one.end
+
         for pid in processes.of_container(container, self._containerd_state):
             # A process may end meanwhile.
             with suppress(FileNotFoundError, ProcessLookupError):
-                touched = ((one.start, one.end) for one in pagemap.touched(pid))
                 # Joined as they come: a program may have touched every other page.
-                found = ranges.merge([*(found or []), *ranges.join(touched, gap=GAP)])
+                found = ranges.merge([*(found or []), *ranges.join(parts(pid), gap=GAP)])
         if found is None:
-            return None
-        grown = known.touched(found)
-        if grown != known:
-            self._hot.put(digest, grown)
-        return grown
+            return False
+        before = run.known
+        run.look(found, huge=huge)
+        if run.known != before:
+            self._hot.put(digest, run.known)
+        return True

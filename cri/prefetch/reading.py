@@ -28,6 +28,7 @@ PIECE = 4 << 20
 """Bytes of one read. A fault of a container waits for one at most."""
 
 _LARGE = 1 << 20  # bytes from which a range is read and not asked for
+_ASKED = 128 << 10  # bytes asked for by one call: of more a disk may read no more than this
 _AHEAD = 32 << 20  # bytes asked for and not waited for yet
 _WAIT = 0.02  # seconds between two looks whether a restore is still under way
 _PATIENCE = 10.0  # seconds for which restores may hold up one reader, all together
@@ -47,6 +48,8 @@ class Step:
     path: Path
     ranges: Sequence[Range]
     """In the order in which they are read."""
+    fine: bool = False
+    """Whether single pages shall be cached and not large folios, which hide what is touched."""
     waits: bool = False
     """Whether it gives way: to restores that are under way, and to other readers of the disk."""
 
@@ -200,7 +203,10 @@ class Reader:
                     if not self._may_read(step, size):
                         self.report.stopped = "cancelled"
                         return False
-                    self._fetch(fd, piece, buffer)
+                    if size >= _LARGE and not step.fine:
+                        _read(fd, piece, buffer)
+                    else:
+                        self._ask(fd, piece)
                     amount.read += size
                     room -= size
                 self._settle(0)
@@ -218,15 +224,11 @@ class Reader:
             self._patience -= _WAIT
         return not self._cancelled.wait(self._throttle.take(size))
 
-    def _fetch(self, fd: int, piece: Range, buffer: memoryview) -> None:
-        start, end = piece
-        if end - start >= _LARGE:
-            while start < end and (got := os.preadv(fd, [buffer[: end - start]], start)):
-                start += got
-            return
-        os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_WILLNEED)
+    def _ask(self, fd: int, piece: Range) -> None:
+        for start, end in ranges.pieces([piece], _ASKED):
+            os.posix_fadvise(fd, start, end - start, os.POSIX_FADV_WILLNEED)
         self._asked.append((fd, piece))
-        self._ahead += end - start
+        self._ahead += piece[1] - piece[0]
         self._settle(_AHEAD)
 
     def _settle(self, most: int) -> None:
@@ -235,6 +237,12 @@ class Reader:
             fd, (start, end) = self._asked.popleft()
             self._ahead -= end - start
             os.pread(fd, 1, end - 1)  # returns when the page is there
+
+
+def _read(fd: int, piece: Range, buffer: memoryview) -> None:
+    start, end = piece
+    while start < end and (got := os.preadv(fd, [buffer[: end - start]], start)):
+        start += got
 
 
 def _open(path: Path) -> int:

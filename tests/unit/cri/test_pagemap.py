@@ -55,7 +55,7 @@ class Mine:
         return [
             ((low - self.start) // PAGE, (high - self.start) // PAGE, shared)
             for shared in (False, True)
-            for low, high in merge((low, high) for low, high, one in found if one is shared)
+            for low, high in merge((one.start, one.end) for one in found if one.shared is shared)
         ]
 
 

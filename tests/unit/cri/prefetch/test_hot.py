@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cri.prefetch import hot
-from cri.prefetch.hot import GAP, Hot, HotPages, decode, encode
+from cri.prefetch.hot import GAP, RUNS, Hot, HotPages, Run, decode, encode
 from cri.prefetch.ranges import Range, merge, subtract, total
 
 DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -70,6 +70,56 @@ class TestTouched:
         assert subtract(scattered, merge(one.ranges)) == []
 
 
+def ends(*numbers: int) -> list[Range]:
+    """Ranges of a page, far from one another."""
+    return [(number * 3 * GAP, number * 3 * GAP + PAGE) for number in numbers]
+
+
+class TestRun:
+    def test_what_comes_later_is_behind_what_came_first(self) -> None:
+        run = Run(Hot(size=SIZE))
+        run.look(ends(7), huge=0)
+        run.look(ends(1, 7), huge=0)
+        assert run.known == Hot(size=SIZE, ranges=(*ends(7), *ends(1)))
+
+    def test_exact_runs_add_up(self) -> None:
+        run = Run(Hot(size=SIZE, runs=1, ranges=tuple(ends(1))))
+        run.look(ends(2), huge=0)
+        assert run.known == Hot(size=SIZE, runs=1, ranges=(*ends(1), *ends(2)))
+
+    def test_a_rough_one_is_better_than_nothing(self) -> None:
+        run = Run(Hot(size=SIZE))
+        run.look(ends(2), huge=PAGE)
+        assert run.known == Hot(size=SIZE, ranges=tuple(ends(2)), exact=False)
+
+    def test_rough_ones_add_up(self) -> None:
+        run = Run(Hot(size=SIZE, runs=1, ranges=tuple(ends(1)), exact=False))
+        run.look(ends(2), huge=PAGE)
+        assert run.known == Hot(size=SIZE, runs=1, ranges=(*ends(1), *ends(2)), exact=False)
+
+    def test_an_exact_one_takes_the_place_of_rough_ones_and_counts_anew(self) -> None:
+        run = Run(Hot(size=SIZE, runs=2, ranges=tuple(ends(1)), exact=False))
+        run.look(ends(2), huge=0)
+        assert run.known == Hot(size=SIZE, ranges=tuple(ends(2)))
+
+    def test_a_rough_one_spoils_nothing(self) -> None:
+        before = Hot(size=SIZE, runs=1, ranges=tuple(ends(1)))
+        run = Run(before)
+        run.look(ends(2), huge=0)
+        run.look(ends(2, 3), huge=PAGE)
+        assert run.known == before
+
+    def test_a_little_roughness_does_not_matter(self) -> None:
+        run = Run(Hot(size=SIZE))
+        run.look(ends(*range(20)), huge=PAGE)
+        assert run.known.exact
+
+    def test_when_enough_is_known(self) -> None:
+        assert Run(Hot(size=SIZE, runs=RUNS)).is_needless
+        assert not Run(Hot(size=SIZE, runs=RUNS, exact=False)).is_needless
+        assert not Run(Hot(size=SIZE, runs=RUNS - 1)).is_needless
+
+
 class TestFile:
     def test_comes_back(self, pages: HotPages, file: Path) -> None:
         assert pages.get(DIGEST, SIZE) == Hot(size=SIZE)
@@ -94,16 +144,17 @@ class TestFile:
             b"\xff",
             b"null",
             b'{"size":1,"runs":1}',
-            b'{"size":SIZE,"runs":1,"ranges":[[0]]}',
-            b'{"size":SIZE,"runs":1,"ranges":[[0,1,2]]}',
-            b'{"size":SIZE,"runs":1,"ranges":[[5,5]]}',
-            b'{"size":SIZE,"runs":1,"ranges":[[-5,5]]}',
-            b'{"size":SIZE,"runs":1,"ranges":[["a","b"]]}',
-            b'{"size":SIZE,"runs":1,"ranges":[[0,1e3]]}',
-            b'{"size":SIZE,"runs":1,"ranges":[[0,9],[8,10]]}',
-            b'{"size":SIZE,"runs":true,"ranges":[]}',
-            b'{"size":SIZE,"runs":1,"ranges":[[0,SIZE0]]}',
-            b'{"size":SIZE,"runs":1,"ranges":7}',
+            b'{"size":SIZE,"runs":1,"exact":true,"ranges":[[0]]}',
+            b'{"size":SIZE,"runs":1,"exact":true,"ranges":[[0,1,2]]}',
+            b'{"size":SIZE,"runs":1,"exact":true,"ranges":[[5,5]]}',
+            b'{"size":SIZE,"runs":1,"exact":true,"ranges":[[-5,5]]}',
+            b'{"size":SIZE,"runs":1,"exact":true,"ranges":[["a","b"]]}',
+            b'{"size":SIZE,"runs":1,"exact":true,"ranges":[[0,1e3]]}',
+            b'{"size":SIZE,"runs":1,"exact":true,"ranges":[[0,9],[8,10]]}',
+            b'{"size":SIZE,"runs":true,"exact":true,"ranges":[]}',
+            b'{"size":SIZE,"runs":1,"exact":true,"ranges":[[0,SIZE0]]}',
+            b'{"size":SIZE,"runs":1,"exact":true,"ranges":7}',
+            b'{"size":SIZE,"runs":1,"exact":1,"ranges":[]}',
         ],
     )
     def test_a_damaged_one_is_none(self, pages: HotPages, file: Path, content: bytes) -> None:
@@ -142,7 +193,11 @@ class TestFile:
         | st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
             lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-        ).map(lambda value: json.dumps({"size": SIZE, "runs": 1, "ranges": value}).encode())
+        ).map(
+            lambda value: json.dumps(
+                {"size": SIZE, "runs": 1, "exact": False, "ranges": value}
+            ).encode()
+        )
     )
     def test_whatever_it_holds_is_no_error(self, content: bytes) -> None:
         found = decode(content, SIZE)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import mmap
 import os
+import resource
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,16 +96,33 @@ class TestReader:
         self, reader: Reader, cold: Cold, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         order: list[int] = []
-        fetch = Reader._fetch
+        read, ask = reading._read, Reader._ask
 
-        def noting(self: Reader, fd: int, piece: tuple[int, int], buffer: memoryview) -> None:
+        def reading_it(fd: int, piece: tuple[int, int], buffer: memoryview) -> None:
             order.append(piece[0])
-            fetch(self, fd, piece, buffer)
+            read(fd, piece, buffer)
 
-        monkeypatch.setattr(Reader, "_fetch", noting)
+        def asking_for_it(self: Reader, fd: int, piece: tuple[int, int]) -> None:
+            order.append(piece[0])
+            ask(self, fd, piece)
+
+        monkeypatch.setattr(reading, "_read", reading_it)
+        monkeypatch.setattr(Reader, "_ask", asking_for_it)
         steps = [cold.step((20 * MIB, 21 * MIB), (0, 65536)), cold.step((4 * MIB, 4 * MIB + 4096))]
         reader.run(steps, most=ALL)
         assert order == [20 * MIB, 0, 4 * MIB]
+
+    def test_fine_leaves_single_pages(self, reader: Reader, cold: Cold) -> None:
+        """A fault then maps 16 pages at most, and not a large folio."""
+        reader.run([replace(cold.step((0, 8 * MIB)), fine=True)], most=ALL)
+        assert cold.cached() == 8 * MIB
+        with (
+            cold.path.open("rb") as file,
+            mmap.mmap(file.fileno(), cold.size, prot=mmap.PROT_READ) as memory,
+        ):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            assert len(memory[: 8 * MIB : 4096]) == 2048
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before >= 2048 // 16
 
     def test_keeps_the_limit_of_memory(self, reader: Reader, cold: Cold) -> None:
         reader.run([cold.step()], most=2 * PIECE + 5)
