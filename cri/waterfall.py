@@ -52,7 +52,7 @@ def text(trace: Trace) -> str:
         )
         for stage in trace.stages
     ]
-    lines = [title(trace), "", output.table(("stage", "at", "took", ""), rows).rstrip("\n")]
+    lines = [title(trace), "", output.table(("stage", "at".rjust(10), "took".rjust(10), ""), rows).rstrip("\n")]
     lines += ["", *remarks(trace)]
     return "\n".join(output.printable(line) if "\n" not in line else line for line in lines) + "\n"
 

@@ -65,6 +65,8 @@ class Mounted:
 
 def decode(text: str) -> str:
     """Undo the octal escapes of mountinfo; bytes that are no UTF-8 become surrogate escapes."""
+    if "\\" not in text:  # as nearly always
+        return text
     raw = _OCTAL.sub(lambda match: chr(int(match[1], 8) & 0xFF), os.fsencode(text).decode("latin1"))
     return os.fsdecode(raw.encode("latin1"))
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
-from pathlib import Path
 
 from shim import mounts
 from shim import spec as oci
 from shim.errors import Unfit
 from shim.memory import MOUNT_POINT, PAGES
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 _OPTIONS = ["bind", "ro", "nosuid", "nodev"]
 _ROOTS = (f"/{PAGES}", f"/{PAGES}//deleted")
@@ -31,12 +34,12 @@ def add(spec: oci.Spec, source: str) -> oci.Spec:
 
 def check(spec: oci.Spec, rootfs: str) -> None:
     """Unfit when the container itself has something where the mount belongs."""
-    taken = taken_by(spec, Path(rootfs))
+    taken = taken_by(spec, rootfs)
     if taken:
         raise Unfit(f"this container has {taken}, where Podthaw mounts the snapshot's memory")
 
 
-def taken_by(spec: oci.Spec, rootfs: Path) -> str:
+def taken_by(spec: oci.Spec, rootfs: str | Path) -> str:
     """What a container has where the mount belongs, in words; empty when there is nothing.
 
     ``rootfs`` is that of a container without the mount.
@@ -45,7 +48,7 @@ def taken_by(spec: oci.Spec, rootfs: Path) -> str:
         place = os.path.normpath("/" + str(mount.get("destination", "")).lstrip("/"))
         if place == MOUNT_POINT or place.startswith(MOUNT_POINT + "/"):
             return f"a mount at {place}"
-    if os.path.lexists(rootfs / MOUNT_POINT.lstrip("/")):
+    if os.path.lexists(os.path.join(rootfs, MOUNT_POINT.lstrip("/"))):
         return f"a file {MOUNT_POINT}"
     return ""
 
