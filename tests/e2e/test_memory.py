@@ -137,6 +137,29 @@ def test_what_the_container_sees_of_it(stack: Stack, original: Running) -> None:
     assert pod.exec(["rm", "/.podthaw-pages"])[0] != 0
 
 
+def seccomp(pod: Running) -> list[int]:
+    """Mode and number of filters of the first process."""
+    _, output, _ = pod.exec(["grep", "^Seccomp", "/proc/1/status"])
+    return [int(line.split()[1]) for line in output.splitlines()]
+
+
+@pytest.mark.parametrize("profile", ["Unconfined", "RuntimeDefault"])
+def test_the_guard_is_one_filter_more(stack: Stack, profile: str) -> None:
+    """And only one, also in a copy of a copy; what `exec` starts has none of it."""
+    security = {"seccomp": {"profile_type": profile}}
+    asked = replace(BIG, containers=[replace(BIG.containers[0], security=security)])
+    pod = stack.pods.start(asked)
+    _, filters = seccomp(pod)
+    for generation in range(2):
+        stack.capture(pod, f"{profile.lower()}-{generation}")
+        pod = restored(stack, f"{profile.lower()}-{generation}", asked)
+        assert seccomp(pod) == [2, filters + 1]
+    inside = pod.exec(["grep", "^Seccomp_filters", "/proc/self/status"])[1]
+    assert inside.split()[1] == str(filters)
+    stack.capture(pod, f"{profile.lower()}-flat", "--memory", "eager")
+    assert seccomp(restored(stack, f"{profile.lower()}-flat", asked))[-1] == filters
+
+
 def test_nothing_stays_of_a_restored_container(stack: Stack, original: Running) -> None:
     assert original.ids
     with stack.leaves_nothing():

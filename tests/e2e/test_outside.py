@@ -86,7 +86,8 @@ def test_log_rotation(pod: Running) -> None:
 def test_stats(pod: Running) -> None:
     stats = pod.pods.cri.ask("ContainerStats", container_id=pod.id())["stats"]
     assert int(stats["cpu"]["usage_core_nano_seconds"]["value"]) > 0
-    assert int(stats["memory"]["working_set_bytes"]["value"]) > 4 * MIB
+    # Memory that is mapped and was not written is the page cache's, and counts once on the node.
+    assert int(stats["memory"]["working_set_bytes"]["value"]) > MIB
     listed = pod.pods.cri.ask("ListContainerStats", filter={"id": pod.id()})["stats"]
     assert len(listed) == 1
 

@@ -349,14 +349,19 @@ class MappedThreads(Behaviour):
 
     def _work(self, number: int) -> None:
         self.begin.wait()
-        region = self.regions[number]
+        try:
+            self.seen[number] = self._use(self.regions[number])
+        except OSError as error:
+            self.seen[number] = [str(error)]
+
+    def _use(self, region: Region) -> list[str]:
         for turn in range(32):
             region.advise(mmap.MADV_DONTNEED, 4 * turn, 4 * turn + 2)
             region.protect(READ, 200, 256)
             region.write(4 * turn, region.mark(4 * turn))
             region.protect(READ | WRITE, 200, 256)
         region.remap(300)
-        self.seen[number] = region.look(0, 8) + region.look(128)
+        return region.look(0, 8) + region.look(128)
 
     def observe(self) -> Answer:
         self.begin.set()

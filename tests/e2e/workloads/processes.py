@@ -377,9 +377,9 @@ class Attributes(Behaviour):
 
 @behaviour
 class Credentials(Behaviour):
-    """User, groups, capabilities, no_new_privs and seccomp mode."""
+    """User, groups, capabilities and no_new_privs; of seccomp see tests/e2e/test_memory.py."""
 
-    FIELDS = ("Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Seccomp:", "Umask")
+    FIELDS = ("Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Umask")
 
     def set_up(self) -> None:
         # A container without capabilities may do neither.
