@@ -207,6 +207,7 @@ class Bench:
             return
         contender.unlearn()
         if touch is not None:
+            self._drop(contender)  # a node learns best where a page is read because it is touched
             self._once(contender, [touch], stay=LEARNING)
 
     def _drop(self, contender: Contender) -> float:
