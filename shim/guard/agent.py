@@ -111,6 +111,8 @@ class Agent:
         try:
             self._treat(call)
         except Exception as error:  # noqa: BLE001 - the caller must not wait for ever
+            if not notice.waits(call):
+                return  # it was killed meanwhile
             self.tell(f"call {call.number} of thread {call.tid}: {type(error).__name__}: {error}")
             notice.answer(call, -errno.EAGAIN)
 

@@ -199,8 +199,17 @@ def _write(memory: int, start: int, content: bytes) -> None:
         end = at + _PAGE
         while end < size and content[end : end + _PAGE] != _ZERO:
             end += _PAGE
-        while at < end:
-            at += os.pwrite(memory, content[at:end], start + at)
+        _write_all(memory, start + at, content[at:end])
+        at = end
+
+
+def _write_all(memory: int, start: int, content: bytes) -> None:
+    done = 0
+    while done < len(content):
+        size = os.pwrite(memory, content[done:], start + done)
+        if size == 0:
+            raise OSError(errno.ESRCH, "its memory is gone")
+        done += size
 
 
 def _zero(memory: int, call: Notice, wish: Wish, areas: list[Area]) -> int:
@@ -215,10 +224,7 @@ def _zero(memory: int, call: Notice, wish: Wish, areas: list[Area]) -> int:
         return 0  # which may leave everything as it is
     try:
         for at in range(start, end, _CHUNK):
-            zeros = bytes(min(_CHUNK, end - at))
-            done = 0
-            while done < len(zeros):
-                done += os.pwrite(memory, zeros[done:], at + done)
+            _write_all(memory, at, bytes(min(_CHUNK, end - at)))
     except OSError:
         return failed
     return 0

@@ -216,19 +216,25 @@ class Thread:
 
 
 _late: list[Thread] = []
+_ended: list[int] = []
+"""Killed while they were held: their parents see them end when we have."""
 
 
 def release_late() -> bool:
-    """Let those go that did not stand when they were released; whether there are any more.
+    """Let those go that did not stand when they were released, or had not quite ended.
 
-    To be called every few milliseconds while there are: such a thread stands when it next could
-    run, and waits for this.
+    Returns whether there are any more. To be called every few milliseconds while there are: such
+    a thread stands when it next could run, and waits for this.
     """
     waiting = _late[:]
     _late.clear()
     for thread in waiting:
         thread.release()
-    return bool(_late)
+    ended = _ended[:]
+    _ended.clear()
+    for tid in ended:
+        _bury(tid)
+    return bool(_late or _ended)
 
 
 def find_instruction(tid: int, registers: Registers) -> int:
@@ -288,8 +294,20 @@ def _write(tid: int, address: int, content: bytes) -> None:
 def _request(request: int, tid: int, address: int = 0, data: int = 0) -> None:
     if _ptrace(request, tid, address, data) == -1:
         if ctypes.get_errno() == 3:  # ESRCH: ended, or killed while it stood
+            if request != _SEIZE:
+                _bury(tid)
             raise GoneError
         raise BusyError
+
+
+def _bury(tid: int) -> None:
+    """Take note that a held thread has ended."""
+    try:
+        found, status = os.waitpid(tid, _WALL | os.WNOHANG)
+    except ChildProcessError:
+        return
+    if not found or os.WIFSTOPPED(status):
+        _ended.append(tid)
 
 
 _SPIN = 2e-3

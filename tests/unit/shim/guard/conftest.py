@@ -43,7 +43,7 @@ class Target:
     def send(self, code: str) -> None:
         """The same, without waiting for the answer."""
         assert self.process.stdin is not None
-        self.process.stdin.write((json.dumps(code) if "\n" in code else code) + "\n")
+        self.process.stdin.write(json.dumps(code) + "\n")
         self.process.stdin.flush()
 
     def answer(self) -> Any:

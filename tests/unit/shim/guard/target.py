@@ -12,6 +12,7 @@ import json
 import mmap
 import os  # noqa: F401 - for what it is told
 import sys
+import threading  # noqa: F401 - likewise
 import traceback
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def call(number: int, *arguments: int) -> int:
 
 
 def madvise(page: int, pages: int, advice: int) -> int:
-    """Call madvise(2) on pages of the mapping."""
+    """Give advice on pages of the mapping."""
     return call(28, base + page * PAGE, pages * PAGE, advice)
 
 
@@ -91,10 +92,12 @@ with Path(sys.argv[1]).open("rb") as file:
 
 for line in sys.stdin:
     try:
+        code = json.loads(line)
         try:
-            answer = eval(line)  # noqa: S307 - that is what it is for
+            what = compile(code, "told", "eval")
         except SyntaxError:
-            answer = exec(json.loads(line) if line.startswith('"') else line)  # noqa: S102
+            what = compile(code, "told", "exec")
+        answer = eval(what)  # noqa: S307 - that is what it is for
     except Exception:  # noqa: BLE001 - the test reads it
         answer = traceback.format_exc()
     print(json.dumps(answer), flush=True)

@@ -2,21 +2,367 @@
 
 from __future__ import annotations
 
-from tests.unit.shim.guard.conftest import Target
+import ctypes
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shim import guard
+from tests.unit.shim.guard.conftest import PAGES, Target
+
+Wait = Callable[[Callable[[], object]], None]
+
+DONTNEED, FREE, REMOVE, DONTFORK, DONTDUMP = 4, 8, 9, 10, 16
+WIPEONFORK, DONTNEED_LOCKED, GUARD_INSTALL, GUARD_REMOVE = 18, 24, 102, 103
 
 
-def test_discarded_memory_reads_zero_and_its_neighbours_stay(target: Target) -> None:
-    target("write(101, 77, 5)")
-    assert target("madvise(100, 1, 4)") == 0
-    assert target("every(98, 5)") == [99, 100, 0, 102, 103]
-    assert target("read(101, 5)") == 77
-    assert target("madvise(200, 300, 4)") == 0
-    assert target("every(198, 304)") == [199, 200] + [0] * 300 + [1, 2]
+def content(first: int, count: int) -> list[int]:
+    """What the file has there."""
+    return [1 + page % 250 for page in range(first, first + count)]
+
+
+@pytest.mark.parametrize("advice", [DONTNEED, FREE, DONTNEED_LOCKED])
+def test_discarded_memory_reads_zero_and_its_neighbours_stay(target: Target, advice: int) -> None:
+    target("write(100, 77, 5)")
+    assert target(f"madvise(101, 1, {advice})") == 0
+    assert target("every(98, 6)") == [*content(98, 3), 0, *content(102, 2)]
+    assert target("read(100, 5)") == 77
+    assert target(f"madvise(200, 300, {advice})") == 0
+    assert target("every(198, 304)") == [*content(198, 2), *[0] * 300, *content(500, 2)]
+    assert target("write(300, 9), read(300), read(300, 1)")[1:] == [9, 0]
+
+
+def test_small_pieces_do_not_split_the_mapping_into_as_many(target: Target) -> None:
+    for page in range(0, PAGES, 2):
+        assert target(f"madvise({page}, 1, {DONTNEED})") == 0
+    assert target(f"every(0, {PAGES})") == [
+        0 if page % 2 == 0 else 1 + page % 250 for page in range(PAGES)
+    ]
+    assert target("lines()") == [f"0-{PAGES} rw-p anonymous"]
 
 
 def test_a_descriptor_is_not_left_in_the_process(target: Target) -> None:
-    links = target(
-        "[os.readlink(f'/proc/self/fd/{n}') for n in range(3, 9) "
-        "if os.path.exists(f'/proc/self/fd/{n}')]"
-    )
+    links = target("[os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd')"
+                   " if os.path.exists(f'/proc/self/fd/{n}')]")  # fmt: skip
     assert not [link for link in links if "seccomp" in link]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("call(28, base + 1, PAGE, 4)", errno.EINVAL),
+        ("call(28, base, 0, 4)", 0),
+        ("call(28, base, 2**64 - 1, 4)", errno.EINVAL),
+        ("call(25, base, PAGE, 0, 1)", errno.EINVAL),
+        ("call(25, base + 1, PAGE, 2 * PAGE, 1)", errno.EINVAL),
+        ("call(25, base, PAGE, 2 * PAGE, 2, base)", errno.EINVAL),
+        ("call(28, base, PAGE, 9)", errno.EINVAL),
+        ("call(440, -1, 8, 1, 4, 0)", errno.EFAULT),
+        ("call(16, 0, 0xc020aa00, 8)", errno.ENOTTY),
+    ],
+)
+def test_the_kernel_answers_what_it_refuses(target: Target, code: str, error: int) -> None:
+    assert target(code) == -error
+    assert target("every(0, 4)") == content(0, 4)
+    assert target("lines()") == [f"0-{PAGES} rw-p file"]
+
+
+def test_a_hole_in_the_range_gives_enomem_and_the_rest_is_discarded(target: Target) -> None:
+    assert target("call(11, base + 10 * PAGE, PAGE)") == 0
+    assert target(f"madvise(5, 20, {DONTNEED})") == -errno.ENOMEM
+    assert target("every(3, 7), every(11, 16)") == [
+        [*content(3, 2), *[0] * 5],
+        [*[0] * 14, *content(25, 2)],
+    ]
+
+
+def test_locked_memory_cannot_be_discarded(target: Target) -> None:
+    assert target("call(149, base + 32 * PAGE, 32 * PAGE)") == 0
+    locked = "int(open('/proc/self/status').read().split('VmLck:')[1].split()[0])"
+    assert target(locked) == 128
+    assert target(f"madvise(16, 32, {DONTNEED})") == -errno.EINVAL
+    assert target("every(14, 36)") == [*content(14, 2), *[0] * 16, *content(32, 18)]
+    assert target(f"madvise(40, 4, {DONTNEED_LOCKED})") == 0
+    assert target("every(38, 8)") == [*content(38, 2), *[0] * 4, *content(44, 2)]
+    assert target(locked) == 128
+
+
+@pytest.mark.parametrize("prot", [0, 1, 5])
+def test_protection_stays(target: Target, prot: int) -> None:
+    assert target(f"call(10, base + 64 * PAGE, 64 * PAGE, {prot})") == 0
+    before = target("lines()")
+    assert target(f"madvise(70, 2, {DONTNEED})") == 0
+    assert target(f"madvise(96, 32, {DONTNEED})") == 0
+    assert [line.split()[1] for line in target("lines()") if "anonymous" in line] == [
+        before[1].split()[1]
+    ] * 2
+    assert target("call(10, base + 64 * PAGE, 64 * PAGE, 3)") == 0
+    assert target("every(68, 6), every(94, 36)") == [
+        [*content(68, 2), 0, 0, *content(72, 2)],
+        [*content(94, 2), *[0] * 32, *content(128, 2)],
+    ]
+
+
+def test_what_is_wiped_on_fork_keeps_its_content_here(target: Target) -> None:
+    assert target("call(10, base + 8 * PAGE, 8 * PAGE, 0)") == 0
+    assert target(f"madvise(4, 16, {WIPEONFORK})") == 0
+    assert target("call(10, base + 8 * PAGE, 8 * PAGE, 3)") == 0
+    assert target("every(0, 24)") == content(0, 24)
+    target(
+        "r, w = os.pipe()\n"
+        "if os.fork() == 0:\n    os.write(w, bytes(every(0, 24)))\n    os._exit(0)"
+    )
+    assert target("list(os.read(r, 100))") == [*content(0, 4), *[0] * 16, *content(20, 4)]
+
+
+def test_memory_that_grows_or_moves_keeps_its_content_and_is_zero_behind(target: Target) -> None:
+    assert target("call(11, base + 100 * PAGE, 20 * PAGE)") == 0
+    assert target("call(25, base + 90 * PAGE, 10 * PAGE, 15 * PAGE, 0) - base") == 90 * 4096
+    assert target("every(88, 17)") == [*content(88, 12), *[0] * 5]
+    target("other = call(25, base + 200 * PAGE, 8 * PAGE, 2000 * PAGE, 1)")
+    seen = "[ctypes.c_ubyte.from_address(other + n * PAGE).value for n in range(10)]"
+    assert target(seen) == [*content(200, 8), 0, 0]
+    assert target("call(25, other, 2000 * PAGE, 2000 * PAGE, 3, base + 4000 * PAGE) == base + "
+                  "4000 * PAGE and every(4000, 9)") == [*content(200, 8), 0]  # fmt: skip
+    assert target("call(28, base + 4000 * PAGE, PAGE, 4), every(4000, 2)") == [
+        0,
+        [0, *content(201, 1)],
+    ]
+
+
+def test_memory_moved_away_but_not_unmapped_is_zero(target: Target) -> None:
+    target("other = call(25, base + 8 * PAGE, 8 * PAGE, 8 * PAGE, 5, 0)")
+    assert target("ctypes.c_ubyte.from_address(other).value") == content(8, 1)[0]
+    assert target("every(6, 12)") == [*content(6, 2), *[0] * 8, *content(16, 2)]
+
+
+def test_what_shrinks_in_place_stays_mapped(target: Target) -> None:
+    assert target("call(25, base + 8 * PAGE, 8 * PAGE, 4 * PAGE, 1) - base") == 8 * 4096
+    assert target("lines()") == ["0-12 rw-p file", f"16-{PAGES} rw-p file"]
+
+
+def test_a_userfaultfd_can_watch_it(target: Target) -> None:
+    # UFFD_USER_MODE_ONLY; the features and the registration for missing pages.
+    target("fd = call(323, 1 | 0o4000)")
+    if target("fd") < 0:
+        pytest.skip("this kernel has no userfaultfd")
+    target("api = (ctypes.c_uint64 * 3)(0xAA)")
+    assert target("call(16, fd, 0xc018aa3f, ctypes.addressof(api))") == 0
+    target("register = (ctypes.c_uint64 * 4)(base + 8 * PAGE, 8 * PAGE, 1)")
+    assert target("call(16, fd, 0xc020aa00, ctypes.addressof(register))") == 0
+    assert target("every(0, 32)") == content(0, 32)
+
+
+def test_a_guard_region_discards(target: Target) -> None:
+    if target("madvise(8, 8, 102)") == -errno.EINVAL:
+        pytest.skip("this kernel has no guard regions")
+    assert target(f"madvise(8, 8, {GUARD_REMOVE})") == 0
+    assert target("every(6, 12)") == [*content(6, 2), *[0] * 8, *content(16, 2)]
+
+
+def test_process_madvise_on_itself(target: Target) -> None:
+    target("vector = (ctypes.c_uint64 * 4)(base + 8 * PAGE, PAGE, base + 20 * PAGE, 2 * PAGE)")
+    target("own = os.pidfd_open(os.getpid())")
+    answer = target("call(440, own, ctypes.addressof(vector), 2, 4, 0)")
+    if answer == -errno.EINVAL:
+        pytest.skip("this kernel discards nothing by process_madvise")
+    assert answer == 3 * 4096
+    assert target("every(7, 3), every(19, 4)") == [
+        [*content(7, 1), 0, *content(9, 1)],
+        [*content(19, 1), 0, 0, *content(22, 1)],
+    ]
+
+
+def test_a_name_is_taken_or_refused_as_for_anonymous_memory(target: Target) -> None:
+    target("name = ctypes.create_string_buffer(b'name')")
+    target("other = libc.mmap(0, PAGE, 3, 0x22, -1, 0)")
+    wanted = target("call(157, 0x53564d41, 0, other, PAGE, ctypes.addressof(name))")
+    assert target("call(157, 0x53564d41, 0, base, PAGE, ctypes.addressof(name))") == wanted
+
+
+def test_flags_of_the_mapping_are_given_again(target: Target) -> None:
+    assert target(f"madvise(0, 64, {DONTDUMP})") == 0
+    assert target(f"madvise(32, 64, {DONTFORK})") == 0
+    assert target(f"madvise(40, 1, {DONTNEED})") == 0
+    flags = (
+        "[set(line.split()) & {'dd', 'dc'} for part in open('/proc/self/smaps').read()"
+        ".split(f'{base + 32 * PAGE:x}-')[1:] for line in part.splitlines()"
+        " if 'VmFlags' in line][0]"
+    )
+    assert target(f"sorted({flags})") == ["dc", "dd"]
+    assert target("lines()[1]") == "32-48 rw-p anonymous"
+
+
+def test_a_forked_child_has_its_own(target: Target) -> None:
+    target(
+        "r, w = os.pipe()\nif os.fork() == 0:\n"
+        "    os.write(w, bytes([madvise(8, 4, 4), *every(6, 8)]))\n    os._exit(0)"
+    )
+    assert target("list(os.read(r, 100))") == [0, *content(6, 2), *[0] * 4, *content(12, 2)]
+    assert target("every(6, 8)") == content(6, 8)
+    assert target("lines()") == [f"0-{PAGES} rw-p file"]
+
+
+def test_another_program_at_the_same_addresses(target: Target) -> None:
+    code = (
+        "import ctypes, sys; libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_long;"
+        "at = ctypes.c_ulong(int(sys.argv[1]));"
+        "assert libc.mmap(at, 8192, 3, 0x100022, -1, ctypes.c_long(0)) == at.value;"
+        "one = ctypes.c_ubyte.from_address(at.value); one.value = 7;"
+        "libc.mremap.restype = ctypes.c_long;"
+        "print(libc.madvise(at, 4096, 4), one.value,"
+        " libc.mremap(at, ctypes.c_ulong(4096), ctypes.c_ulong(4096), 1) == at.value)"
+    )
+    target(f"import subprocess; other = {code!r}")
+    assert target("subprocess.run([sys.executable, '-c', other, str(base)], "
+                  "capture_output=True, text=True).stdout") == "0 0 True\n"  # fmt: skip
+
+
+VFORK = """
+import struct
+machine = (b"\\xb8\\x3a\\0\\0\\0\\x0f\\x05" + b"\\x85\\xc0\\x75\\x2c"
+    + b"\\xb8\\x1c\\0\\0\\0" + b"\\x48\\xbf" + struct.pack("<Q", base + 9 * PAGE)
+    + b"\\x48\\xbe" + struct.pack("<Q", PAGE) + b"\\xba\\x04\\0\\0\\0" + b"\\x0f\\x05"
+    + b"\\x89\\xc7\\xb8\\x3c\\0\\0\\0\\x0f\\x05" + b"\\x90" * 3 + b"\\xc3")
+at = libc.mmap(0, PAGE, 7, 0x22, -1, 0)
+ctypes.memmove(at, machine, len(machine))
+child = ctypes.CFUNCTYPE(ctypes.c_int)(at)()
+ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_child_of_vfork_discards_its_parents_memory(target: Target) -> None:
+    target(VFORK)
+    assert target("ended") == 0
+    assert target("every(8, 3)") == [*content(8, 1), 0, *content(10, 1)]
+    assert target("threading.active_count()") == 1
+
+
+THREADS = """
+import random, threading
+wrong = []
+def work(number):
+    rng, first = random.Random(number), number * 64
+    model = [1 + page % 250 for page in range(first, first + 64)]
+    for _ in range(60):
+        at = rng.randrange(64); count = rng.randint(1, 64 - at)
+        if rng.random() < 0.5:
+            if madvise(first + at, count, 4) != 0: wrong.append("error")
+            model[at:at + count] = [0] * count
+        else:
+            value = rng.randrange(256)
+            write(first + at, value); model[at] = value
+        if every(first, 64) != model: wrong.append((number, at, count))
+threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]
+for t in threads: t.start()
+for t in threads: t.join()
+"""
+
+
+def test_threads_at_once(target: Target) -> None:
+    target(THREADS)
+    assert target("wrong") == []
+
+
+ALARMS = """
+import signal
+hits = []
+signal.signal(signal.SIGALRM, lambda *_: hits.append(1))
+signal.siginterrupt(signal.SIGALRM, {interrupt})
+signal.setitimer(signal.ITIMER_REAL, 0.0007, 0.0007)
+answers = [madvise(page % 1000, 3, 4) for page in range(0, 6000, 7)]
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_signals_meanwhile(target: Target, interrupt: bool) -> None:  # noqa: FBT001
+    """A handler without SA_RESTART may show as EINTR, and nothing else ever does."""
+    target(ALARMS.format(interrupt=interrupt))
+    assert target("len(hits)") > 10
+    assert set(target("answers")) <= ({0, -errno.EINTR} if interrupt else {0})
+    if not interrupt:
+        assert target("max(every(0, 1000))") == 0
+
+
+def test_a_process_killed_in_the_middle(target: Target) -> None:
+    target(
+        "import signal, time\nfor n in range(40):\n    child = os.fork()\n    if child == 0:\n"
+        "        while True:\n            for page in range(0, 900, 3): madvise(page, 2, 4)\n"
+        "    time.sleep(n / 4000)\n    os.kill(child, signal.SIGKILL)\n    os.waitpid(child, 0)"
+    )
+    assert target("madvise(0, 1, 4), every(0, 3)") == [0, [0, *content(1, 2)]]
+
+
+def test_a_traced_process_gets_zeros_instead(target: Target) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.ptrace(0x4206, target.process.pid, None, None) == 0
+    try:
+        assert target(f"madvise(8, 4, {DONTNEED})") == 0
+        assert target("every(6, 8)") == [*content(6, 2), *[0] * 4, *content(12, 2)]
+        assert target("call(25, base, PAGE, 2 * PAGE, 1)") == -errno.ENOMEM
+        assert target(f"madvise(8, 4, {WIPEONFORK})") == -errno.EAGAIN
+    finally:
+        libc.ptrace(0x4207, target.process.pid, None, None)
+        os.waitpid(target.process.pid, 0)
+        libc.ptrace(17, target.process.pid, None, None)
+
+
+def test_memory_that_is_sealed_gets_zeros_instead(target: Target) -> None:
+    if target("call(462, base, 64 * PAGE, 0)") != 0:
+        pytest.skip("this kernel seals nothing")
+    assert target(f"madvise(8, 4, {DONTNEED})") == 0
+    assert target("every(6, 8)") == [*content(6, 2), *[0] * 4, *content(12, 2)]
+    assert target("lines()")[0] == "0-64 rw-p file"
+
+
+def test_without_room_for_another_mapping_it_gets_zeros(target: Target) -> None:
+    target(
+        "many = libc.mmap(0, 140000 * PAGE, 0, 0x4022, -1, 0)\n"
+        "n = 0\nwhile call(10, many + n * PAGE, PAGE, 1) == 0: n += 2"
+    )
+    assert target(f"madvise(8, 1, {DONTNEED}), every(6, 4)") == [
+        0,
+        [*content(6, 2), 0, *content(9, 1)],
+    ]
+    target("call(11, many, 140000 * PAGE)")
+
+
+def test_a_pause_holds_calls_back_until_it_ends(target: Target) -> None:
+    with guard.paused(str(target.folder / "run"), "c"):
+        target.send("madvise(8, 4, 4)")
+        time.sleep(0.1)
+        status = Path(f"/proc/{target.process.pid}/status").read_text()
+        assert "TracerPid:\t0" in status
+        lines = Path(f"/proc/{target.process.pid}/maps").read_text().splitlines()
+        assert len([line for line in lines if line.endswith(str(target.file))]) == 1
+    assert target.answer() == 0
+    assert target("read(8)") == 0
+
+
+def test_without_its_agent_a_call_fails_and_memory_is_right(target: Target) -> None:
+    assert target.agent is not None
+    guard.stop(target.agent.pid, target.agent.started)
+    assert target(f"madvise(8, 4, {DONTNEED})") == -errno.ENOSYS
+    assert target("every(6, 8)") == content(6, 8)
+    assert target("madvise(8, 4, 3)") == 0  # WILLNEED
+
+
+def test_the_agent_ends_with_the_last_process(target: Target, eventually: Wait) -> None:
+    assert target.agent is not None
+    target(
+        "import time\nchild = os.fork()\n"
+        "if child == 0:\n    os.closerange(0, 3)\n    time.sleep(60)"
+    )
+    child = target("child")
+    target.process.kill()
+    target.process.communicate()
+    assert os.waitpid(target.agent.pid, os.WNOHANG) == (0, 0)
+    os.kill(child, signal.SIGKILL)
+    eventually(lambda: os.waitpid(target.agent.pid, os.WNOHANG)[0])  # type: ignore[union-attr]
+    assert list((target.folder / "run/guards").iterdir()) == []
