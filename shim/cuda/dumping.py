@@ -18,8 +18,6 @@ FILE = "cuda.json"
 """Beside CRIU's images when processes were checkpointed: ``{"processes": [7]}``, their ids inside
 the container."""
 
-_RESUME_SECONDS = 120.0
-
 
 class GpuDump:
     """Loads nothing and does nothing for a container that cannot have a GPU."""
@@ -63,7 +61,7 @@ class GpuDump:
         if not self.pids or self._helper is None:
             return
         begun = time.monotonic()
-        deadline = begun + _RESUME_SECONDS
+        deadline = begun + session.restore_seconds(self.pids)
         session.restore(self._helper, self.pids, {}, deadline)
         session.unlock(self._helper, self.pids, deadline)
         for pid, state in self._helper.states(self.pids, deadline).items():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +14,16 @@ from shim.cuda.calls import State
 from shim.cuda.helper import Answer, Helper, StuckError
 from shim.errors import Unfit
 
+_ANSWER_SECONDS = 20.0
+"""How long to wait for the driver where it has nothing to copy."""
+
 LOCK_SECONDS = 10.0
 """How long the work that a process has given to the GPU may take to end."""
 
 _POLL = 0.05
+
+_SLOWEST = 1 << 30
+"""Bytes a second at which the driver copies at the very least; 4 GB/s and more were measured."""
 
 _ROUNDS = 5
 """How often new CUDA processes may turn up while the others are being locked."""
@@ -87,6 +95,19 @@ def restore(
     _all_well("restored", helper.ask("restore", pids, deadline, gpu_map=gpu_map))
 
 
+def restore_seconds(pids: Collection[int], proc: Path = Path("/proc")) -> float:
+    """How long to wait for the driver to give checkpointed processes their device memory again.
+
+    It is in their ordinary memory then, so that tells how much it may be.
+    """
+    size = 0
+    for pid in pids:
+        with suppress(OSError, ValueError, IndexError):
+            pages = int((proc / str(pid) / "statm").read_text().split()[1])
+            size += pages * os.sysconf("SC_PAGE_SIZE")
+    return _ANSWER_SECONDS + size / _SLOWEST
+
+
 def unlock(helper: Helper, pids: Collection[int], deadline: float) -> None:
     """Let locked processes run on. Raises Unfit."""
     _all_well("unlocked", helper.ask("unlock", pids, deadline))
@@ -98,7 +119,8 @@ def bring_back(
     """Bring processes back to running, from whatever state, and see that they are.
 
     ``processes`` maps each to its start time (:func:`shim.container.start_time`), so that another
-    one of that number is not touched. Returns what was done, and what could not be. Safe to
+    one of that number is not touched. It is tried for ``patience`` seconds, and a call that is
+    under way then is waited for. Returns what was done, and what could not be. Safe to
     repeat. Never raises an expected error.
     """
     end = time.monotonic() + patience
@@ -110,7 +132,7 @@ def bring_back(
             pids = [pid for pid, began in processes.items() if start_time(pid) == began]
             try:
                 helper = helper or Helper(how)
-                left = _advance(helper, pids, problems, done, min(end, time.monotonic() + 30.0))
+                left = _advance(helper, pids, problems, done)
             except StuckError as error:  # it was killed; another one may get an answer
                 helper, left = (
                     None,
@@ -136,12 +158,12 @@ def _advance(
     pids: Collection[int],
     problems: dict[int, str],
     done: list[str],
-    deadline: float,
 ) -> dict[int, str]:
     """Take each process a step further; returns those that do not run yet, with why."""
-    states = helper.states(pids, deadline)
+    states = helper.states(pids, time.monotonic() + _ANSWER_SECONDS)
     for call, state in (("restore", State.CHECKPOINTED), ("unlock", State.LOCKED)):
         ready = [pid for pid, found in states.items() if found is state]
+        deadline = time.monotonic() + restore_seconds(ready)
         for answer in helper.ask(call, ready, deadline).values():
             if answer.code:
                 problems[answer.pid] = f"cannot be brought back: {answer.why}"
@@ -151,7 +173,7 @@ def _advance(
         pid: _LOST
         if state is State.FAILED
         else problems.get(pid, f"is still {state.name.lower()} for the NVIDIA driver")
-        for pid, state in helper.states(pids, deadline).items()
+        for pid, state in helper.states(pids, time.monotonic() + _ANSWER_SECONDS).items()
         if state is not State.RUNNING
     }
 

@@ -172,8 +172,6 @@ def test_a_driver_that_hangs_at_a_capture(stack: Stack, gpus: Gpus, call: str) -
     """The processes run on: what hangs is given up, and asked anew by another helper."""
     pod = start(stack, gpus, "--children", "1")
     gpus.fault(call, "hang 0 0 1")
-    if call in ("restore", "unlock"):
-        pytest.skip("the capture waits two minutes for these")
     with stack.leaves_nothing():
         result = stack.capture(pod, "hung", "--timeout", "3s", check=False)
     assert result.status != 0

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -148,12 +149,7 @@ def test_bringing_back_after_a_stuck_call(fake: Fake, monkeypatch: pytest.Monkey
     program = fake.start()
     suspend([program])
     fake.fault("restore", "hang 0 0 1")
-    real = session._advance
-
-    def hasty(*arguments: object) -> dict[int, str]:
-        return real(*arguments[:-1], soon(0.7))  # type: ignore[arg-type]
-
-    monkeypatch.setattr(session, "_advance", hasty)
+    monkeypatch.setattr(session, "_ANSWER_SECONDS", 0.7)
     assert back(fake)[1] == []
     fake.goes_on(program)
 
@@ -204,6 +200,14 @@ def test_two_who_bring_back_at_once(fake: Fake) -> None:
     for thread in threads:
         thread.join(15)
     assert states(fake) == [State.RUNNING] * 2
+
+
+def test_more_memory_may_take_longer(tmp_path: Path) -> None:
+    pages = (40 << 30) // os.sysconf("SC_PAGE_SIZE")
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/statm").write_text(f"1 {pages} 1 1 0 1 0\n")
+    assert session.restore_seconds([7], tmp_path) == 60.0
+    assert session.restore_seconds([8], tmp_path) == 20.0
 
 
 def test_a_process_has_its_name_and_inner_number() -> None:
