@@ -17,7 +17,7 @@ from cri.quiesce import Hooks, quiesced
 from cri.store import Store
 from cri.store.refs import check_name
 from cri.target import Target
-from shim import capture, host, inspection, preflight, snapshot
+from shim import capture, guard, host, inspection, preflight, snapshot
 from shim.capture import Order
 from shim.cuda import DRIVER, devices
 from shim.dumprun import CaptureFailed
@@ -74,7 +74,10 @@ def check(target: Target, options: Options, destination: Path) -> list[Finding]:
 
 def look(target: Target, options: Options, destination: Path) -> tuple[Picture, list[Finding]]:
     """Preflight: what the container is, and what stands in the way of a capture."""
-    seen = inspection.picture(target.container, criu=options.criu, store=destination)
+    with guard.paused(str(options.run), target.container.id):  # no process is seen as traced by it
+        seen = inspection.picture(
+            target.container, criu=options.criu, store=destination, cuda=options.cuda
+        )
     return seen, preflight.check(seen)
 
 

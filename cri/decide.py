@@ -24,7 +24,7 @@ from cri.records import Records
 from cri.store import Store
 from cri.store.refs import shown
 from cri.verify import Verifier
-from shim import host, snapshot
+from shim import guard, host, snapshot
 from shim.criu.rewrite import Sockets
 from shim.errors import Broken, PodthawError, Unfit
 from shim.plan import Plan
@@ -148,6 +148,8 @@ class Decider:
             self._check_meant(digest, manifest, ask)
         history.check(runs)
         fitness.check_host(manifest.host, self.host())
+        if manifest.memory == "mapped":
+            fitness.check_guard(guard.supported())
         fitness.check_image(manifest.source, ask.image_id)
         if ask.command is not None:
             fitness.check_command(manifest.source, ask.command)

@@ -66,6 +66,8 @@ def _end_guard(journal: Journal) -> None:
 
     guard.stop(*journal.guard)
     journal.guard = []
+    folder = os.path.dirname(os.path.dirname(journal.path))
+    _unlink(f"{folder}/guards/{journal.container}.lock")  # one that is killed leaves it
 
 
 def _forget_container(journal: Journal) -> None:

@@ -116,3 +116,9 @@ def test_the_pods_command_goes_over_the_images(
     command: list[str], args: list[str], wanted: list[str]
 ) -> None:
     assert fitness.resolve_command(command, args, ["/entry"], ["default"]) == wanted
+
+
+def test_mapped_memory_takes_a_host_that_can_guard_it() -> None:
+    fitness.check_guard("")
+    with pytest.raises(Unfit, match="memory is mapped, which cannot be here: an old kernel"):
+        fitness.check_guard("an old kernel")

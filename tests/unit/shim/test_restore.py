@@ -263,14 +263,20 @@ PAGES = {"source": "/store/1/pages", "destination": "/.podthaw-pages"}
 
 
 def test_only_the_restore_is_told_of_the_mount_of_mapped_memory(case: Case) -> None:
+    """And without a process that has the guard's filter there is no restored container."""
     case.order = {"pages_mount": PAGES}
-    status, _ = case.create("ok")
-    assert status == 0
+    status, result = case.create("ok")
+    assert (status, case.calls) == (0, ["restore", "delete", "create"])
     *others, mount = json.loads(case.read("restored"))["mounts"]
     assert others == case.spec["mounts"]
     assert (mount["destination"], mount["source"]) == ("/.podthaw-pages", "/store/1/pages")
     assert {"bind", "ro"} < set(mount["options"])
-    assert json.loads((case.bundle / "config.json").read_text()) == case.spec
+    assert json.loads(case.read("created")) == case.spec
+    assert result is not None
+    assert (result.outcome, result.kind) == ("cold", "unfit")
+    assert "no process of the container has the filter" in result.reason
+    case.assert_nothing_left()
+    assert list((case.run / "guards").iterdir()) == []
 
 
 @pytest.mark.parametrize("diff", [{}, {"rootfs_diff": None, "shm": None}], ids=["files", "none"])
@@ -281,6 +287,7 @@ def test_a_cold_start_sees_nothing_of_mapped_memory(case: Case, diff: dict[str, 
     assert json.loads(case.read("created")) == case.spec
     assert case.read("rootfs-after").split() == ["base"]
     case.assert_nothing_left()
+    assert list((case.run / "guards").iterdir()) == []
 
 
 def test_a_container_with_a_mount_where_mapped_memory_belongs_starts_cold(case: Case) -> None:
