@@ -207,8 +207,11 @@ class Bench:
             return
         contender.unlearn()
         if touch is not None:
-            self._drop(contender)  # a node learns best where a page is read because it is touched
-            self._once(contender, [touch], stay=LEARNING)
+            # Roughly at first, where large folios hide what is touched; then they are not used, and
+            # it learns exactly (docs/decisions/reading-ahead.md).
+            for _ in range(2):
+                self._drop(contender)
+                self._once(contender, [touch], stay=LEARNING)
 
     def _drop(self, contender: Contender) -> float:
         share = pagecache.drop(contender.files())
