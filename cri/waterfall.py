@@ -52,7 +52,11 @@ def text(trace: Trace) -> str:
         )
         for stage in trace.stages
     ]
-    lines = [title(trace), "", output.table(("stage", "at".rjust(10), "took".rjust(10), ""), rows).rstrip("\n")]
+    lines = [
+        title(trace),
+        "",
+        output.table(("stage", "at".rjust(10), "took".rjust(10), ""), rows).rstrip("\n"),
+    ]
     lines += ["", *remarks(trace)]
     return "\n".join(output.printable(line) if "\n" not in line else line for line in lines) + "\n"
 
@@ -76,7 +80,7 @@ def _frame(heading: str, end: float, rows: int, height: int) -> Iterator[str]:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" role="img">'
     )
-    yield f"<title>{escape(heading)}</title>"
+    yield f"<title>{escape(output.printable(heading))}</title>"
     yield (
         "<style>text{font:12px sans-serif;fill:#222}.h{font-size:14px;font-weight:bold}"
         ".n,.a{fill:#666}.a{text-anchor:middle;font-size:11px}</style>"
