@@ -34,6 +34,7 @@ PARTS = {
 }
 QUICKER = {
     "restores": ["--quick"],
+    "proxy": ["--quick"],
     "shim": ["--calls", "20", "--starts", "5"],
 }
 

@@ -145,7 +145,8 @@ def resident(pid: int) -> float:
     raise LookupError(pid)
 
 
-async def measure(direct: Path, relayed: Path, *, large: bool) -> list[Result]:
+async def measure(direct: Path, relayed: Path, *, large: bool, part: int) -> list[Result]:
+    """Each kind of call; one ``part``-th of the usual number of them."""
     options = {"grpc.max_receive_message_length": -1}
     async with channel(direct, **options) as one, channel(relayed, **options) as two:
 
@@ -155,13 +156,17 @@ async def measure(direct: Path, relayed: Path, *, large: bool) -> list[Result]:
             return (lambda: first(b"")), (lambda: second(b""))
 
         results = [
-            await in_turns("Version, 100 calls/s", ways("Version"), calls=1000, rate=100),
-            await at_once("Version, 16 at a time", ways("Version"), workers=16, calls=50),
+            await in_turns("Version, 100 calls/s", ways("Version"), calls=1000 // part, rate=100),
+            await at_once("Version, 16 at a time", ways("Version"), workers=16, calls=50 // part),
         ]
         if large:
             results += [
-                await in_turns("1 MB answers, 20 calls/s", ways("Large"), calls=200, rate=20),
-                await at_once("1 MB answers, 8 at a time", ways("Large"), workers=8, calls=10),
+                await in_turns(
+                    "1 MB answers, 20 calls/s", ways("Large"), calls=200 // part, rate=20
+                ),
+                await at_once(
+                    "1 MB answers, 8 at a time", ways("Large"), workers=8, calls=10 // part
+                ),
             ]
     return results
 
@@ -170,23 +175,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="what the proxy costs")
     parser.add_argument("--containerd", type=Path, metavar="SOCKET", help="a real containerd")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
+    parser.add_argument("--quick", action="store_true", help="fewer calls")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve is not None:
         asyncio.run(serve(options.serve))
         return 0
+    part = 4 if options.quick else 1
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if options.containerd is not None:
-            return compare(options.containerd, folder, options.json, large=False)
+            return compare(options.containerd, folder, options.json, large=False, part=part)
         upstream = folder / "server.sock"
         with process(
             [sys.executable, "-m", "tests.bench.proxy", "--serve", str(upstream)], upstream
         ):
-            return compare(upstream, folder, options.json, large=True)
+            return compare(upstream, folder, options.json, large=True, part=part)
 
 
-def compare(upstream: Path, folder: Path, report: Path | None, *, large: bool) -> int:
+def compare(upstream: Path, folder: Path, report: Path | None, *, large: bool, part: int) -> int:
     config = folder / "config.toml"
     config.write_text(
         f'version = 3\n[grpc]\naddress = "{upstream}"\n[plugins."dev.podthaw.v1"]\n'
@@ -197,7 +204,7 @@ def compare(upstream: Path, folder: Path, report: Path | None, *, large: bool) -
     command = [sys.executable, "-m", "cri", "--config", str(config), "proxy"]
     with process(command, relayed) as pid:
         before = resident(pid)
-        results = asyncio.run(measure(upstream, relayed, large=large))
+        results = asyncio.run(measure(upstream, relayed, large=large, part=part))
         after = resident(pid)
     print(f"{'milliseconds':34}{'p50':>12}{'p99':>16}{'added':>13}")
     print(f"{'':34}{'direct':>8}{'proxy':>8}{'direct':>8}{'proxy':>8}{'p50':>8}{'p99':>8}")

@@ -95,7 +95,7 @@ QUICK = Scope(
     replica_rounds=1,
     replica_contenders=("runc", "mapped"),
     start_size=256,
-    start_pairs=4,
+    start_pairs=3,
     start_contenders=("mapped",),
 )
 
