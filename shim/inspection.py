@@ -14,6 +14,7 @@ from shim import (
     host,
     leftovers,
     mounts,
+    pagesmount,
     preflight,
     procfs,
     rootfs,
@@ -73,7 +74,7 @@ def picture(
         passcred=sockets.answers_passcred(),
         tar=all(shutil.which(tool) for tool in ("tar", "gzip")),
         free=_free(store) if store is not None else None,
-        files=_files(container),
+        files=_files(container) + _mapped(container),
     )
 
 
@@ -121,6 +122,14 @@ def _free(path: Path) -> int | None:
     except OSError:
         return None
     return found.f_bavail * found.f_frsize
+
+
+def _mapped(container: ContainerRef) -> int:
+    """What CRIU leaves out of a dump, and the next snapshot has again: memory that is mapped."""
+    try:
+        return pagesmount.stored(container.pid, mounts.read(container.pid))
+    except (OSError, Unfit):  # the capture itself tells of it
+        return 0
 
 
 def _files(container: ContainerRef) -> int:

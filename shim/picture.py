@@ -118,4 +118,4 @@ class Picture:
     free: int | None = None
     """Bytes free where the snapshot goes; None when it is not known yet."""
     files: int = 0
-    """Bytes of the writable layer and of /dev/shm."""
+    """Bytes of the writable layer, of /dev/shm, and of memory that is mapped from a snapshot."""

@@ -80,6 +80,15 @@ def test_the_file_is_open_before_the_snapshot_goes(tmp_path: Path, listed: list[
     assert pagesmount.open_pages(os.getpid(), mounts.read(os.getpid())) is None
 
 
+def test_how_much_is_stored(tmp_path: Path, listed: list[Mounted]) -> None:
+    with (tmp_path / "pages").open("wb") as file:
+        file.truncate(1 << 30)
+        file.write(b"x" * 8192)
+        os.fsync(file.fileno())
+    assert 8192 <= pagesmount.stored(os.getpid(), listed) < 1 << 20
+    assert pagesmount.stored(os.getpid(), []) == 0
+
+
 def test_what_is_no_file_is_not_read(tmp_path: Path, listed: list[Mounted]) -> None:
     with pytest.raises(Unfit, match="cannot be read: No such file"):
         pagesmount.open_pages(os.getpid(), listed)
