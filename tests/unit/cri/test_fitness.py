@@ -8,6 +8,7 @@ from cri import fitness
 from cri.cpu_flags import PRIVATE
 from shim.errors import Unfit
 from shim.snapshot import HostNeeds, Source
+from tests.unit.cri.gpu_records import GIB, gpu
 
 HOST = HostNeeds(
     arch="x86_64",
@@ -122,3 +123,44 @@ def test_mapped_memory_takes_a_host_that_can_guard_it() -> None:
     fitness.check_guard("")
     with pytest.raises(Unfit, match="memory is mapped, which cannot be here: an old kernel"):
         fitness.check_guard("an old kernel")
+
+
+def test_the_same_gpu_or_another_of_its_kind_fits() -> None:
+    fitness.check_gpus([gpu(0)], [gpu(0)])
+    fitness.check_gpus([gpu(0, used=70 * GIB), gpu(1)], [gpu(3), gpu(2, memory=81 * GIB)])
+    fitness.check_gpus([], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "NVIDIA A100"}, "wanted NVIDIA H100, found NVIDIA A100 at GPU-00000000-"),
+        ({"capability": "8.0"}, "wanted compute capability 9.0, found 8.0"),
+        ({"driver": "580.95.05"}, "wanted driver 580.159.04, found 580.95.05"),
+        ({"ecc": "off"}, "wanted ECC on, found off"),
+        ({"mig": "on"}, "wanted MIG off, found on"),
+        ({"memory": 40 * GIB}, "wanted 80.0 GiB of memory, found 40.0 GiB"),
+        ({"free": 512 << 20}, "wanted 10.0 GiB of free memory, found 512 MiB"),
+    ],
+)
+def test_a_gpu_that_does_not_fit(change: dict[str, object], message: str) -> None:
+    with pytest.raises(Unfit) as unfit:
+        fitness.check_gpus([gpu(0, used=10 * GIB)], [gpu(0, **change)])
+    assert message in str(unfit.value).replace("'", "")
+
+
+def test_every_difference_of_every_gpu_is_told() -> None:
+    with pytest.raises(Unfit, match=r"ECC.*MIG.*at GPU-00000000-.*driver.*at GPU-00000001-"):
+        fitness.check_gpus([gpu(0), gpu(1)], [gpu(0, ecc="off", mig="on"), gpu(1, driver="1")])
+
+
+def test_another_number_of_gpus() -> None:
+    with pytest.raises(Unfit, match="wants 2 GPUs, found 1 GPU"):
+        fitness.check_gpus([gpu(0), gpu(1)], [gpu(0)])
+
+
+def test_the_gpus_that_fit_best() -> None:
+    other, full, good = gpu(0, model="NVIDIA A100"), gpu(1, free=0), gpu(2)
+    wanted = [gpu(7, used=GIB), gpu(8)]
+    assert fitness.best_gpus(wanted, [other, full, good]) == [good, full]
+    assert fitness.best_gpus(wanted, [other]) == [other]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from shim import leftovers
 from shim.container import start_time
+from shim.cuda import session
 from shim.leftovers import Criu, Record
 
 RULE = (
@@ -219,3 +220,24 @@ def test_another_process_with_the_same_number_is_left_alone() -> None:
     process.wait()
     assert process.stdout is not None
     process.stdout.close()
+
+
+def test_processes_are_brought_back_to_their_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def bring_back(how: str, processes: dict[int, int]) -> tuple[list[str], list[str]]:
+        asked.append((how, processes))
+        return ["unlocked process 1 (x)"], ["process 2 (y) is lost"]
+
+    monkeypatch.setattr(session, "bring_back", bring_back)
+    me = {str(os.getpid()): start_time(os.getpid()) or 0}
+    made = record(cuda="driver", cuda_processes=me)
+    assert leftovers.undo(made) == [
+        "unlocked process 1 (x)",
+        "not brought back: process 2 (y) is lost",
+    ]
+    assert asked == [("driver", {os.getpid(): start_time(os.getpid())})]
+    assert leftovers.undo(made, touched=False) == []
+    assert leftovers.undo(record(cuda="driver", cuda_processes={str(os.getpid()): 1})) == []
+    assert leftovers.undo(leftovers.only_files(made)) == []
+    assert len(asked) == 1

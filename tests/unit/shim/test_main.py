@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from shim.container import start_time
 from tests.unit.shim.test_runtime import REPOSITORY, launcher, program
 
 
@@ -138,3 +140,28 @@ def test_the_hot_path_imports_next_to_nothing(shim: Path) -> None:
         "os os.path stat _stat posixpath genericpath _collections_abc"
     )
     assert set(done.stdout.split()) <= set(allowed.split())
+
+
+def test_start_of_a_restored_container_unlocks_its_gpu_processes(shim: Path) -> None:
+    """Of others nothing is loaded; the driver that is asked here is a program."""
+    restores = shim.parent / "run/restores"
+    restores.mkdir()
+    program = shim.parent / "cuda-checkpoint"
+    program.write_text(f'#!/bin/sh\necho "$*" >> {shim.parent}/asked\n')
+    program.chmod(0o755)
+    me = os.getpid()
+    journal = {
+        "container": "c", "plan": "0" * 32, "root": "/r", "bundle": "/b", "runtime": "/runc",
+        "global_options": [], "cgroups": [], "rootfs_path": "/absent", "done": True,
+        "cuda": str(program), "locked": {},
+    }  # fmt: skip
+    (restores / "c").write_text(json.dumps(journal))
+    assert call(shim, "start", "c").returncode == 0
+    assert not (shim.parent / "asked").exists()
+    locked = {str(me): start_time(me), "1": 12345}
+    (restores / "c").write_text(json.dumps({**journal, "locked": locked}))
+    for _ in range(2):
+        assert call(shim, "start", "c").returncode == 0
+    asked = (shim.parent / "asked").read_text().splitlines()
+    assert [line for line in asked if "--help" not in line] == [f"--action unlock --pid {me}"]
+    assert json.loads((restores / "c").read_text())["locked"] == {}

@@ -10,7 +10,7 @@ import pytest
 from shim import mounts, preflight
 from shim.external import Sorted
 from shim.finding import Finding
-from shim.picture import Picture, Task
+from shim.picture import Descriptor, Picture, Task
 
 NAMESPACES = (
     ("pid", ""),
@@ -173,3 +173,34 @@ def test_failures_come_before_warnings() -> None:
 def test_a_finding_reads_as_a_sentence() -> None:
     found = Finding(check="x", severity="fail", what="the pod", why="it is odd", remedy="mend it")
     assert str(found) == "the pod: it is odd; mend it"
+
+
+GPU = Descriptor(number=9, target="/dev/nvidia0", kind="char", device=(195, 0))
+
+
+def test_a_process_that_uses_cuda() -> None:
+    assert preflight.check(with_task(cuda="running", descriptors=(GPU,))) == []
+
+
+def test_a_process_that_holds_a_gpu_without_cuda() -> None:
+    found = only(with_task(descriptors=(GPU,)))
+    assert (found.check, found.severity) == ("gpu", "fail")
+    assert "without using CUDA" in found.why
+
+
+def test_a_driver_that_cannot_be_asked() -> None:
+    picture = replace(with_task(descriptors=(GPU, GPU)), gpu_problem="the driver is too old")
+    found = only(picture)
+    assert (found.check, found.severity) == ("gpu-driver", "fail")
+    assert "the driver is too old" in found.why
+    assert preflight.check(replace(GOOD, gpu_problem="the driver is too old")) == []
+
+
+def test_a_process_that_is_already_locked() -> None:
+    found = only(with_task(cuda="locked", descriptors=(GPU,)))
+    assert (found.check, found.severity) == ("gpu-state", "fail")
+
+
+def test_a_stopped_process_with_a_gpu() -> None:
+    found = only(with_task(state="T", descriptors=(GPU,)))
+    assert (found.check, found.severity) == ("gpu-stopped", "fail")

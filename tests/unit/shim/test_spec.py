@@ -238,3 +238,36 @@ def test_reading(tmp_path: Path) -> None:
         spec.read(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
     assert spec.read(tmp_path) == SPEC
+
+
+def gpu_spec(
+    number: int, *, major: int = 195, uvm: int = 508, access: str = "rwm"
+) -> dict[str, Any]:
+    def rule(minor: int, of: int = major) -> dict[str, object]:
+        return {"allow": True, "type": "c", "major": of, "minor": minor, "access": access}
+
+    return {
+        "linux": {
+            "devices": [
+                {"path": f"/dev/nvidia{number}", "type": "c", "major": major, "minor": number},
+                {"path": "/dev/nvidia-uvm", "type": "c", "major": uvm, "minor": 0},
+            ],
+            "resources": {"devices": [rule(number), rule(0, uvm), rule(229, 10)]},
+        }
+    }
+
+
+def test_another_gpu_is_no_other_profile() -> None:
+    one = spec.security_profile(gpu_spec(0))
+    assert spec.difference(one, spec.security_profile(gpu_spec(7, uvm=510))) == ""
+    assert one["devices"] == ["/dev/nvidia-uvm c", "/dev/nvidiaN c"]
+    assert "allow c 10:229 rwm" in one["device_rules"]
+
+
+def test_other_access_or_more_gpus_are_another_profile() -> None:
+    one = spec.security_profile(gpu_spec(0))
+    assert "device rules" in spec.difference(one, spec.security_profile(gpu_spec(0, access="r")))
+    more = gpu_spec(0)
+    nodes = [*more["linux"]["devices"], *gpu_spec(1)["linux"]["devices"][:1]]
+    two = {"linux": {**more["linux"], "devices": nodes}}
+    assert "devices" in spec.difference(one, spec.security_profile(two))
