@@ -35,22 +35,32 @@ class Learner:
         self._hot = hot
         self._containerd_state = containerd_state
         self._looks = looks
-        self._busy: set[str] = set()
+        self._watched: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        """By snapshot: the container that is watched."""
 
     async def learn(self, container: str, digest: str, folder: Path) -> None:
         """Watch a container that was just restored from the snapshot in ``folder``.
 
         Returns at once when the node knows enough, another replica is watched, or the snapshot
-        has no mapped memory; and early when the container ends. Raises OSError when what was
-        learned cannot be noted.
+        has no mapped memory; and early when the container ends, at the latest when another takes
+        its place. Raises OSError when what was learned cannot be noted.
         """
-        if digest in self._busy:
-            return
-        self._busy.add(digest)
+        watched = self._watched.get(digest)
+        if watched is not None:
+            other, task = watched
+            if await asyncio.to_thread(processes.of_container, other, self._containerd_state):
+                return
+            task.cancel()  # it would only find out at its next look
+        task = asyncio.ensure_future(self._watch(container, digest, folder / PAGES))
+        self._watched[digest] = (container, task)
         try:
-            await self._watch(container, digest, folder / PAGES)
+            await asyncio.wait([task])
         finally:
-            self._busy.discard(digest)
+            task.cancel()
+            if self._watched.get(digest) == (container, task):
+                del self._watched[digest]
+        if not task.cancelled():
+            task.result()
 
     async def _watch(self, container: str, digest: str, pages: Path) -> None:
         try:

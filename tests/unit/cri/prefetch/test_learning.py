@@ -43,6 +43,7 @@ class Replica:
     """A process that has the file mapped and writes to pages when it is told to."""
 
     def __init__(self, pages: Path) -> None:
+        self.containers = ["c"]
         script = (
             "import mmap, sys\n"
             f"file = open({str(pages)!r}, 'rb')\n"
@@ -64,6 +65,9 @@ class Replica:
         for offset in offsets:
             self.process.stdin.write(f"{offset}\n")
             self._answer()
+
+    def runs(self) -> bool:
+        return self.process.poll() is None
 
     def end(self) -> None:
         self.process.communicate()
@@ -88,7 +92,7 @@ def replica(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(
         processes,
         "of_container",
-        lambda container, _: [pid] if container == "c" and made.process.poll() is None else [],
+        lambda container, _: [pid] if container in made.containers and made.runs() else [],
     )
     yield made
     made.end()
@@ -163,6 +167,32 @@ class TestLearner:
 
         run(work())
         assert hot.get(DIGEST, SIZE) == Hot(size=SIZE, runs=1, ranges=(page(0),))
+
+    def test_the_next_replica_takes_the_place_of_one_that_is_gone(
+        self, folder: Path, hot: HotPages, replica: Replica
+    ) -> None:
+        replica.containers.append("other")
+        replica.touch(0)
+
+        async def work() -> None:
+            learner = Learner(hot, Path("/unused"), looks=(0, 3600))
+            other = asyncio.ensure_future(learner.learn("other", DIGEST, folder))
+            while not hot.get(DIGEST, SIZE).ranges:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            replica.touch(10 * MIB)
+            await learner.learn("c", DIGEST, folder)
+            assert not other.done()
+            replica.containers.remove("other")
+            watching = asyncio.ensure_future(learner.learn("c", DIGEST, folder))
+            while len(hot.get(DIGEST, SIZE).ranges) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await asyncio.wait_for(other, 5)
+            watching.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await watching
+            assert learner._watched == {}
+
+        run(work())
 
     def test_one_that_never_ran_teaches_nothing(
         self, folder: Path, hot: HotPages, tmp_path: Path
