@@ -54,7 +54,9 @@ class Captured:
     namespace: str
     name: str
     size: int
-    """Bytes of all files."""
+    """Bytes of all files, without the holes of ``pages``."""
+    memory: str
+    """How it comes back: ``mapped`` or ``eager``."""
     frozen_seconds: float
     seconds: float
     """The whole capture, hashing and publication included."""
@@ -159,6 +161,7 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
         namespace=target.namespace,
         name=name,
         size=manifest.size,
+        memory=manifest.memory,
         frozen_seconds=result.frozen_seconds,
         seconds=time.monotonic() - begin,
         phases={**told.phases, **result.phases, **saved.phases},

@@ -164,6 +164,7 @@ def _record(found: Target, captured: Captured) -> dict[str, object]:
         "pod": found.pod,
         "container": found.name,
         "size": captured.size,
+        "memory": captured.memory,
         "frozen_seconds": captured.frozen_seconds,
         "seconds": round(captured.seconds, 3),
         "phases": {name: round(value, 6) for name, value in captured.phases.items()},

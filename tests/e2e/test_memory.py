@@ -221,6 +221,18 @@ def test_memory_that_is_copied(stack: Stack, original: Running) -> None:
     assert mode(stack, "keyed") == "eager"
 
 
+def test_a_snapshot_of_the_format_before_mapped_memory(stack: Stack, original: Running) -> None:
+    stack.capture(original, "before", "--memory", "eager")
+    older = """
+manifest['format'] = 1
+del manifest['memory']
+for artifact in manifest['artifacts']:
+    del artifact['holes']
+"""
+    republish(stack, "before", "format-1", code=older)
+    assert content(restored(stack, "format-1")) == content(original)
+
+
 def test_stop_captures_mapped_memory_before_the_end(stack: Stack) -> None:
     pod = stack.pods.start(BIG)
     seen = content(pod)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cri import manifesting
 from cri.verify import Verifier
 from shim import snapshot
 from shim.errors import Broken, Unfit
@@ -127,4 +130,28 @@ def test_a_file_that_is_a_link_is_broken_or_unfit_and_not_followed(
     target.rename(tmp_path / "aside")
     target.symlink_to(tmp_path / "aside")
     with pytest.raises((Broken, Unfit)):
+        Verifier(tmp_path).check(*one)
+
+
+def test_mapped_memory_is_read_once_and_then_only_its_list(tmp_path: Path) -> None:
+    folder = tmp_path / "snapshot"
+    data = b"\1" * 300_000
+    chunk = data[: 73 * 4096]
+    sums = f"8192 {len(chunk)} {hashlib.sha256(chunk).hexdigest()}\n".encode()
+    files = snapshots.default_files() | {"pages.sums": sums, "memory.json": b"{}", "pages": b""}
+    _, manifest = snapshots.write(folder, files, memory="mapped")
+    with (folder / "pages").open("wb") as file:
+        file.truncate(1 << 30)
+        os.pwrite(file.fileno(), chunk, 8192)
+    artifacts = manifesting.hash_files(folder)
+    manifest = replace(manifest, artifacts=artifacts)
+    one = (folder, "sha256:" + "5" * 64, manifest)
+    assert Verifier(tmp_path).check(*one) == manifest.size
+    assert Verifier(tmp_path).check(*one) == manifest.size - 300_000 - len(chunk)
+    with (folder / "pages").open("r+b") as file:
+        os.pwrite(file.fileno(), b"x", 1 << 29)
+    with pytest.raises(Broken, match="it has data after 536870912"):
+        Verifier(tmp_path).check(*one)
+    os.truncate(folder / "pages", 4096)
+    with pytest.raises(Broken, match="pages was truncated"):
         Verifier(tmp_path).check(*one)
