@@ -39,6 +39,8 @@ class Agent:
         self._lock = lock
         self._log = log
         self._clean: set[int] = set()
+        self._joined: dict[int, tuple[int, ...]] = {}
+        """Thread → arguments of its last call whose range was made one mapping."""
 
     def look(self) -> None:
         """Take the listeners of the processes that are there, and close them where CRIU is done."""
@@ -117,6 +119,7 @@ class Agent:
             notice.answer(call, -errno.EAGAIN)
 
     def _treat(self, call: notice.Notice) -> None:
+        joined = self._joined.pop(call.tid, None)
         wish = calls.wish(
             call.arch, call.number, call.arguments, lambda at, size: _memory(call.tid, at, size)
         )
@@ -127,7 +130,11 @@ class Agent:
             notice.let_go_on(call)
         elif wish.kind in (calls.NAME, calls.REFUSE):
             self._answer(call, wish)
+        elif joined == call.arguments and not self._container.touches(call.tid, wish):
+            notice.let_go_on(call)  # it is as near to one mapping as it gets
         else:
+            if wish.joined:
+                self._joined[call.tid] = call.arguments
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             try:
                 if notice.waits(call):
@@ -137,10 +144,7 @@ class Agent:
 
     def _concerns(self, call: notice.Notice, wish: calls.Wish) -> bool:
         """Whether a wish touches an area of ours, and is one of the memory of the caller."""
-        areas, _ = self._container.areas(call.tid)
-        if not any(
-            area.start < end and start < area.end for area in areas for start, end in wish.ranges
-        ):
+        if not self._container.concerns(call.tid, wish):
             return False
         if call.arch == bpf.X86_64 and call.number in (bpf.IOCTL, bpf.PROCESS_MADVISE):
             fd = ctypes.c_int(call.arguments[0] & 0xFFFFFFFF).value

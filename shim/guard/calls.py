@@ -48,6 +48,9 @@ class Wish:
     ranges: tuple[tuple[int, int], ...] = ()
     """(start, end) in bytes, whole pages."""
     advice: int = 0
+    joined: bool = False
+    """Whether the kernel wants the range to lie in one mapping, as anonymous memory does that was
+    mapped at once."""
 
 
 def wish(arch: int, number: int, arguments: tuple[int, ...], read: Read) -> Wish:
@@ -133,7 +136,7 @@ def _mremap(start: int, old: int, new: int, flags: int) -> Wish:
         return Wish(NOTHING)
     if not moves and _up(new) <= _up(old):
         return Wish(NOTHING)
-    return Wish(KEEP, (span,))
+    return Wish(KEEP, (span,), joined=True)
 
 
 def _userfault(command: int, address: int, read: Read) -> Wish:
@@ -145,7 +148,7 @@ def _userfault(command: int, address: int, read: Read) -> Wish:
     else:
         return Wish(NOTHING)
     span = _span(start, length)
-    return Wish(KEEP, (span,)) if span and length % PAGE == 0 else Wish(NOTHING)
+    return Wish(KEEP, (span,), joined=True) if span and length % PAGE == 0 else Wish(NOTHING)
 
 
 def _process_madvise(arguments: tuple[int, ...], read: Read) -> Wish:

@@ -47,7 +47,47 @@ class Container:
             raise OSError(errno.ESRCH, "it has ended")
         return maps.areas(text, self.name)
 
-    def detailed(self, tid: int, found: list[Area]) -> list[Area]:
+    def concerns(self, tid: int, wish: Wish) -> bool:
+        """Whether something of what a wish is about is ours, or was. Raises OSError."""
+        return self.touches(tid, wish) or self._whole(tid, wish) is not None
+
+    def touches(self, tid: int, wish: Wish) -> bool:
+        """Whether something of what a wish is about is ours. Raises OSError."""
+        found, _ = self.areas(tid)
+        return any(
+            one.start < end and start < one.end for one in found for start, end in wish.ranges
+        )
+
+    def plan(self, tid: int, wish: Wish) -> list[steps.Step]:
+        """What to do for a wish; nothing when the kernel may make the call. Raises OSError."""
+        whole = self._whole(tid, wish)
+        if whole is not None:
+            return [steps.Step(whole, ((whole.start, whole.end),))]
+        found, lines = self.areas(tid)
+        found = self._detailed(tid, found)
+        return steps.steps(calls.pieces(wish, found), found, lines)
+
+    def pieces(self, tid: int, wish: Wish) -> list[calls.Piece]:
+        """What of ours has to become anonymous for a wish. Raises OSError."""
+        return calls.pieces(wish, self._detailed(tid, self.areas(tid)[0]))
+
+    def _whole(self, tid: int, wish: Wish) -> Area | None:
+        """The range that a call wants in one mapping, where it is in several by our doing.
+
+        They are alike then; but the kernel joins no mappings whose pages were written while they
+        were apart (anon_vma in mm/vma.c). A new one in their place is one.
+        """
+        if not wish.joined:
+            return None
+        start, end = wish.ranges[0]
+        for source in ("maps", "smaps"):
+            text = listeners.read(f"/proc/{tid}/{source}")
+            one = maps.whole(text, self.name, start, end)
+            if one is None:
+                return None
+        return one
+
+    def _detailed(self, tid: int, found: list[Area]) -> list[Area]:
         """The same areas with their flags, from smaps where that may matter.
 
         smaps goes through all page tables. So it is read once for each process, and again only if
@@ -66,9 +106,7 @@ class Container:
 
 def convert(container: Container, call: Notice, wish: Wish) -> None:
     """Do what a wish asks for. The call is made again then, or answered with an error."""
-    areas, _ = container.areas(call.tid)
-    parts = calls.pieces(wish, container.detailed(call.tid, areas))
-    if not parts:
+    if not container.plan(call.tid, wish):
         notice.let_go_on(call)
         return
     try:
@@ -97,18 +135,13 @@ def _convert_held(
     container: Container, call: Notice, wish: Wish, held: list[ptrace.Thread]
 ) -> tuple[bool, int | None]:
     """Whether to make the call again, or what to answer."""
-    areas, lines = container.areas(call.tid)
-    areas = container.detailed(call.tid, areas)
-    plan = steps.steps(calls.pieces(wish, areas), areas, lines)
+    plan = container.plan(call.tid, wish)
     if any(step.keep for step in plan):
         try:
             _hold_everyone(container, call.tid, held)
         except ptrace.BusyError:
             return False, -_FAILS.get(call.number, errno.EAGAIN)
-        # What others have changed before they stood.
-        areas, lines = container.areas(call.tid)
-        areas = container.detailed(call.tid, areas)
-        plan = steps.steps(calls.pieces(wish, areas), areas, lines)
+        plan = container.plan(call.tid, wish)  # others may have changed it before they stood
     memory = os.open(f"/proc/{call.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
     try:
         for step in plan:
@@ -120,7 +153,7 @@ def _convert_held(
         return False, -_FAILS.get(call.number, errno.EAGAIN)
     except OSError:
         # No more mappings, or a sealed one (mseal(2)), or no memory.
-        return False, _zero(memory, call, wish, areas)
+        return False, _zero(memory, container, call, wish)
     finally:
         os.close(memory)
     return True, None
@@ -212,10 +245,13 @@ def _write_all(memory: int, start: int, content: bytes) -> None:
         done += size
 
 
-def _zero(memory: int, call: Notice, wish: Wish, areas: list[Area]) -> int:
-    """The second best: zeros in place of what a call throws away; the answer to that call."""
+def _zero(memory: int, container: Container, call: Notice, wish: Wish) -> int:
+    """The second best: zeros in place of what a call throws away; the answer to that call.
+
+    The call itself is not made. So all of its range must be ours, or it fails.
+    """
     failed = -_FAILS.get(call.number, errno.EAGAIN)
-    parts = calls.pieces(wish, areas)
+    parts = container.pieces(call.tid, wish)
     (start, end), *more = wish.ranges
     emptied = sum(part.area.end - part.area.start for part in parts if part.empty)
     if more or emptied != end - start:
@@ -232,15 +268,13 @@ def _zero(memory: int, call: Notice, wish: Wish, areas: list[Area]) -> int:
 
 def _without_holding(container: Container, call: Notice, wish: Wish) -> None:
     """Somebody else traces the caller, a debugger for example."""
-    areas, _ = container.areas(call.tid)
-    areas = container.detailed(call.tid, areas)
     try:
         memory = os.open(f"/proc/{call.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return
     try:
         if notice.waits(call):
-            notice.answer(call, _zero(memory, call, wish, areas))
+            notice.answer(call, _zero(memory, container, call, wish))
     finally:
         os.close(memory)
 

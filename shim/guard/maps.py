@@ -63,12 +63,51 @@ def details(text: bytes, name: bytes) -> list[Area]:
             if ours:
                 start, end = _addresses(first)
                 found.append(Area(start, end, _prot(rest)))
-        elif ours and first == b"VmFlags:":
-            words = set(rest.decode("ascii", "replace").split())
-            found[-1].flags = frozenset(words.intersection(_FLAGS))
-        elif ours and first == b"ProtectionKey:":
-            found[-1].key = int(rest)
+        elif ours:
+            _describe(found[-1], first, rest)
     return found
+
+
+def _describe(area: Area, key: bytes, value: bytes) -> None:
+    """Add what one line of smaps says about an area."""
+    if key == b"VmFlags:":
+        area.flags = frozenset(value.decode("ascii", "replace").split()).intersection(_FLAGS)
+    elif key == b"ProtectionKey:":
+        area.key = int(value)
+
+
+def whole(text: bytes, name: bytes, start: int, end: int) -> Area | None:
+    """A range as one area, where it is in pieces and could be one.
+
+    Its mappings, at least two, must follow each other, be private, anonymous or of the file
+    ``name``, and agree in all that an area is. ``text`` is that of /proc/PID/maps or smaps.
+    """
+    found: list[Area] = []
+    for line in text.splitlines():
+        first, _, rest = line.partition(b" ")
+        if not first.endswith(b":"):
+            at, after = _addresses(first)
+            if after <= start:
+                continue
+            if at >= end:
+                break
+            words = rest.split(None, 4)
+            named = words[4] if len(words) == 5 else b""
+            plain = words[3] == b"0" and (not named or named.startswith((b"[heap]", b"[anon:")))
+            if rest[3:4] != b"p" or not (plain or named == name):
+                return None
+            found.append(Area(max(at, start), min(after, end), _prot(rest)))
+        elif found:
+            _describe(found[-1], first, rest)
+    at = start
+    for area in found:
+        like = (area.prot, area.flags, area.key)
+        if area.start != at or like != (found[0].prot, found[0].flags, found[0].key):
+            return None
+        at = area.end
+    if at != end or len(found) < 2:
+        return None
+    return Area(start, end, found[0].prot, found[0].flags, found[0].key)
 
 
 def number(status: bytes, key: bytes) -> int:

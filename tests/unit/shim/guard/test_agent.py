@@ -135,6 +135,39 @@ def test_memory_that_grows_or_moves_keeps_its_content_and_is_zero_behind(target:
     ]
 
 
+APART = """
+for first, last in ((40, 44), (8, 12), (24, 30)):
+    madvise(first, last - first, 4)
+    write(first, 9)
+    if {fork}:
+        child = os.fork()
+        if child == 0: os._exit(0)
+        os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.parametrize("fork", [False, True])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_parts_that_became_anonymous_apart_are_one_mapping(
+    target: Target, *, fork: bool, mapped: bool
+) -> None:
+    """As they were before: mremap refuses a range in several mappings (EFAULT)."""
+    target("call(11, base + 64 * PAGE, 100 * PAGE)")
+    target(APART.format(fork=fork))
+    wanted = content(0, 64)
+    for first, last in ((40, 44), (8, 12), (24, 30)):
+        wanted[first:last] = [9, *[0] * (last - first - 1)]
+    if not mapped:  # what is left becomes anonymous as well, and nothing asks for it as a whole
+        for first in range(0, 64, 2):
+            target(f"kept = every({first}, 2); ")
+            target(f"madvise({first}, 2, 4), [write({first} + n, kept[n]) for n in range(2)]")
+    assert target("every(0, 64)") == wanted
+    assert target("call(25, base, 64 * PAGE, 90 * PAGE, 0) - base") == 0
+    assert target("every(0, 90)") == [*wanted, *[0] * 26]
+    assert target("lines()[0]") == "0-90 rw-p anonymous"
+    assert target("call(25, base + 8 * PAGE, 70 * PAGE, 90 * PAGE, 1) > 0")
+
+
 def test_memory_moved_away_but_not_unmapped_is_zero(target: Target) -> None:
     target("other = call(25, base + 8 * PAGE, 8 * PAGE, 8 * PAGE, 5, 0)")
     assert target("ctypes.c_ubyte.from_address(other).value") == content(8, 1)[0]
