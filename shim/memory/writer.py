@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
 
 from shim.memory.files import SourceFiles
 from shim.memory.model import PAGE
-from shim.memory.pieces import Piece, windows
+from shim.memory.parallel import each
+from shim.memory.pieces import Piece, length, windows
 from shim.memory.sums import CHUNK, Sum
 
 HOLE = 64 << 10
@@ -26,13 +25,10 @@ HOLE = 64 << 10
 extent of the file system."""
 
 _ZERO = bytes(PAGE)
-_MAX_THREADS = 8
-_T = TypeVar("_T")
+_MAX_GROUPS = 256
 
-
-def threads() -> int:
-    """How many threads serve: as many as there are processors for us, up to 8."""
-    return min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+Group = Sequence[Piece]
+"""Pieces of one window between which there is no hole."""
 
 
 def write(path: Path, pieces: Sequence[Piece], size: int, files: SourceFiles) -> list[Sum]:
@@ -44,10 +40,12 @@ def write(path: Path, pieces: Sequence[Piece], size: int, files: SourceFiles) ->
     with _new(path) as fd:
         os.ftruncate(fd, size)
 
-        def one(window: Sequence[Piece]) -> list[Sum]:
-            return _window(fd, window, files)
+        def one(batch: list[Group]) -> list[Sum]:
+            found = [digest for group in batch for digest in _group(fd, group, files)]
+            files.release([piece for group in batch for piece in group])
+            return found
 
-        return [found for part in _in_threads(one, pieces) for found in part]
+        return [found for part in each(one, _batches(pieces)) for found in part]
 
 
 def write_plain(path: Path, pieces: Sequence[Piece], files: SourceFiles) -> None:
@@ -57,12 +55,11 @@ def write_plain(path: Path, pieces: Sequence[Piece], files: SourceFiles) -> None
     """
     with _new(path) as fd:
 
-        def one(window: Sequence[Piece]) -> None:
-            write_all(fd, files.load(window, _buffer.view), window[0].at)
-            files.release(window)
+        def one(window: tuple[int, list[Piece]]) -> None:
+            write_all(fd, files.load(window[1], _buffer.view), window[0])
+            files.release(window[1])
 
-        for _ in _in_threads(one, pieces):
-            pass
+        each(one, windows(pieces, CHUNK))
 
 
 def write_all(fd: int, data: memoryview, offset: int) -> None:
@@ -72,21 +69,31 @@ def write_all(fd: int, data: memoryview, offset: int) -> None:
         data, offset = data[count:], offset + count
 
 
-def _window(fd: int, pieces: Sequence[Piece], files: SourceFiles) -> list[Sum]:
-    found = []
-    for group in _groups(pieces):
-        origin = group[0].at
-        buffer = files.load(group, _buffer.view)
-        for start, end in data_ranges(buffer):
-            part = buffer[start:end]
-            write_all(fd, part, origin + start)
-            found.append(Sum(origin + start, end - start, hashlib.sha256(part).hexdigest()))
-    files.release(pieces)
-    return found
+def _group(fd: int, group: Group, files: SourceFiles) -> Iterator[Sum]:
+    origin = group[0].at
+    buffer = files.load(group, _buffer.view)
+    for start, end in data_ranges(buffer):
+        part = buffer[start:end]
+        write_all(fd, part, origin + start)
+        yield Sum(origin + start, end - start, hashlib.sha256(part).hexdigest())
 
 
-def _groups(pieces: Sequence[Piece]) -> Iterator[Sequence[Piece]]:
-    """The pieces between which there is no hole."""
+def _batches(pieces: Sequence[Piece]) -> Iterator[list[Group]]:
+    """What a thread takes at once: a window's worth of data, from many windows if it is sparse."""
+    batch: list[Group] = []
+    size = 0
+    for _, inside in windows(pieces, CHUNK):
+        for group in _groups(inside):
+            batch.append(group)
+            size += length(group)
+        if size >= CHUNK or len(batch) >= _MAX_GROUPS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _groups(pieces: Sequence[Piece]) -> Iterator[Group]:
     start = 0
     for number, (one, other) in enumerate(pairwise(pieces), 1):
         if other.at - one.end >= HOLE:
@@ -103,12 +110,6 @@ class _Buffer(threading.local):
 
 
 _buffer = _Buffer()
-
-
-def _in_threads(work: Callable[[Sequence[Piece]], _T], pieces: Sequence[Piece]) -> Iterator[_T]:
-    """Do the work of every window; what fails first is raised and stops the rest."""
-    with ThreadPoolExecutor(threads(), thread_name_prefix="pages") as pool:
-        yield from pool.map(work, (inside for _, inside in windows(pieces, CHUNK)))
 
 
 @contextmanager
