@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import docker
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 from testcontainers.core.container import DockerContainer
 
 from tests.node import cache, engine, images, janitor
@@ -37,6 +37,9 @@ INIT = "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done"
 # What `docker run --security-opt systempaths=unconfined` does, which the API has no word for: the
 # engine covers parts of /proc, and a kernel lets no one mount a new /proc where one is covered.
 UNMASK_PROC = "grep -o ' /proc/[^ ]*' /proc/self/mounts | tac | xargs -r umount"
+
+_ATTEMPTS = 6
+"""To remove the container."""
 
 _numbers = itertools.count(1)
 
@@ -105,8 +108,7 @@ class NodeContainer:
         if self._client is None:
             return
         janitor.thaw(self.cgroup)
-        with contextlib.suppress(NotFound):
-            self._client.containers.get(self.id).remove(force=True, v=True)
+        self._remove_container()
         for volume in self._volumes:
             with contextlib.suppress(NotFound):
                 self._client.volumes.get(volume).remove(force=True)
@@ -115,6 +117,20 @@ class NodeContainer:
         if self._container is not None:
             self._container.get_docker_client().client.close()
         self._client = self._container = None
+
+    def _remove_container(self) -> None:
+        """Kill and remove it; on a busy machine the engine may give up while it is still ending."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self.client.containers.get(self.id).remove(force=True, v=True)
+            except NotFound:
+                return
+            except APIError:
+                if attempt == _ATTEMPTS:
+                    raise
+                time.sleep(5)
+            else:
+                return
 
     def __enter__(self) -> Self:
         try:
