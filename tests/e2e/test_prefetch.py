@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.pods import Container, Pod, eventually
+from tests.e2e.pods import Container, Pod, Running, eventually
 from tests.e2e.stack import Stack, is_cold
 from tests.node.node import PREFIX
 
@@ -75,10 +75,15 @@ class Snapshot:
 
         assert eventually(dropped), f"{self.cached()} bytes stay in the page cache"
 
-    def hot(self) -> list[tuple[int, int]]:
-        """What the node has learned, sorted."""
+    def known(self) -> dict[str, Any]:
+        """What the node has learned."""
         text = self.stack.node.exec(["cat", self.hot_file], check=False).stdout
-        return sorted((start, end) for start, end in json.loads(text)["ranges"]) if text else []
+        value: dict[str, Any] = json.loads(text) if text else {"ranges": [], "exact": None}
+        return value
+
+    def hot(self) -> list[tuple[int, int]]:
+        """The ranges of it, sorted."""
+        return sorted((start, end) for start, end in self.known()["ranges"])
 
     def learn(self) -> list[tuple[int, int]]:
         """Have the node learn from one restore, and drop the page cache."""
@@ -134,6 +139,27 @@ def test_a_node_learns_what_a_replica_touches(stack: Stack, snapshot: Snapshot) 
     assert MIB // 4 < sum(end - start for start, end in hot) < 48 * MIB
     mode = stack.node.exec(["stat", "-c", "%a %u", snapshot.hot_file]).stdout
     assert mode.split() == ["600", "0"]
+
+
+def test_what_large_folios_hide_is_learned_from_a_cold_cache(
+    stack: Stack, snapshot: Snapshot
+) -> None:
+    def learned(pod: Running) -> int:
+        assert eventually(lambda: snapshot.known()["exact"] is not None)
+        stack.pods.remove(pod)
+        return sum(end - start for start, end in snapshot.hot())
+
+    stack.node.exec(["rm", "-f", snapshot.hot_file])
+    stack.node.exec(["cat", f"{snapshot.folder}/pages"])
+    pod = stack.pods.start(asking("ahead"))
+    pod.observe()  # reads the 64 MiB
+    if not eventually(lambda: snapshot.known()["exact"] is False):
+        pytest.skip("the page cache of this kernel's file system has no large folios")
+    roughly = learned(pod)
+    snapshot.drop()
+    pod = stack.pods.start(asking("ahead"))
+    assert eventually(lambda: snapshot.known()["exact"])
+    assert learned(pod) < roughly
 
 
 def test_all_is_read_while_the_sandbox_is_made(stack: Stack, snapshot: Snapshot) -> None:
