@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
 import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from shim import hooks, ipc, plan
-from shim.criu import rewrite
+from shim.criu import rewrite, tmpfs
 from shim.cuda import DRIVER
 from shim.errors import Broken, Unfit
 from shim.memory import MOUNT_POINT, PAGES
@@ -25,6 +27,8 @@ from shim.plan import OnFailure, Plan
 from shim.snapshot import IMAGES, ROOTFS, SHM, Manifest
 
 _NEEDED = ("inventory.img", "pstree.img", "files.img")
+_TMPFS = "tmpfs.json"
+_MOUNTPOINTS = re.compile(r"mountpoints-\d+\.img")
 _UTSNS = re.compile(r"utsns-\d+\.img")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -98,6 +102,7 @@ def prepare(
     place = Path(plan.plan_dir(plan_id, run))
     try:
         sockets = _images(folder / IMAGES, place / IMAGES, target, policy, manifest)
+        contents = _take_out_tmpfs(place / IMAGES)
         (place / "criu.conf").write_text(CRIU_CONF)
         order = Plan(
             id=plan_id,
@@ -114,6 +119,7 @@ def prepare(
             images=str(place / IMAGES),
             rootfs_diff=_artifact(folder, manifest, ROOTFS),
             shm=_artifact(folder, manifest, SHM),
+            tmpfs=str(place / _TMPFS) if contents else None,
             pages_mount=_pages_mount(folder, manifest),
             cuda="" if gpus is None else policy.cuda,
             gpu_map={} if gpus is None else dict(gpus.pairs),
@@ -162,6 +168,32 @@ def _images(
         else:
             _rewrite(source / name, place / name, change)
     return told
+
+
+def _take_out_tmpfs(place: Path) -> list[tmpfs.Content]:
+    """Take small memory file systems out of the prepared images; the shim makes them.
+
+    Their contents are written beside the images.
+    """
+    names = [path for path in place.iterdir() if _MOUNTPOINTS.fullmatch(path.name)]
+    if len(names) != 1:
+        return []
+    path = names[0]
+    data = path.read_bytes()
+    archives = {}
+    for device in tmpfs.devices(data, path.name):
+        with suppress(FileNotFoundError), (place / tmpfs.image_of(device)).open("rb") as file:
+            archives[device] = file.read(tmpfs.MOST_PACKED + 1)
+    new, contents = tmpfs.take_out(data, path.name, archives)
+    if contents:
+        path.unlink()  # a link into the store
+        path.write_bytes(new)
+        path.chmod(0o600)
+        told = [
+            {**vars(one), "entries": [vars(entry) for entry in one.entries]} for one in contents
+        ]
+        (place.parent / _TMPFS).write_text(json.dumps(told))
+    return contents
 
 
 def _change(

@@ -76,6 +76,9 @@ class Plan:
     """Absolute path of the tar with the writable layer, or None when it is empty."""
     shm: str | None = None
     """Absolute path of the tar with /dev/shm's content, or None."""
+    tmpfs: str | None = None
+    """Absolute path of the contents of memory file systems that the shim makes (:mod:`shim.tmpfs`),
+    or None."""
     pages_mount: dict[str, str] | None = None
     """``{"source": …, "destination": …}`` of the read-only mount of the memory that is mapped
     (:mod:`shim.pagesmount`), or None."""
@@ -227,7 +230,7 @@ def _decode(data: bytes, plan_id: str) -> Plan:
         expected = {"source": pages, "destination": MOUNT_POINT}
         if not isinstance(pages, str) or plan.pages_mount != expected:
             raise Refused(f"the plan {plan_id} mounts {plan.pages_mount!r:.200} as memory")
-    for path in (plan.snapshot_dir, plan.images, plan.rootfs_diff, plan.shm, pages):
+    for path in (plan.snapshot_dir, plan.images, plan.rootfs_diff, plan.shm, plan.tmpfs, pages):
         if path is not None and not os.path.isabs(path):
             raise Refused(f"the plan {plan_id} names the path {path!r}, which is not absolute")
     return plan

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _DELETE_TIMEOUT = 30.0
-_MOUNT_ROOT = ".criu.mntns."
-_MOUNT_ROOT_NAME = re.compile(r"/tmp/\.criu\.mntns\.\w{6}")  # noqa: S108 - CRIU's choice
+_MOUNT_ROOT_NAME = re.compile(rb"/tmp/\.criu\.mntns\.\w{6}")
 """CRIU: criu/mount.c."""
+_LONGEST_NAME = 32  # bytes
 
 
 def undo(journal: Journal, *, start_follows: bool) -> None:
@@ -132,12 +132,13 @@ def clean_after_criu(journal: Journal) -> None:
 
 def _mount_roots(log: str) -> set[str]:
     """Folders in /tmp that CRIU's log names as the place of the container's mounts."""
-    found = set()
+    found: set[str] = set()
     try:
-        with open(log, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if _MOUNT_ROOT in line:
-                    found.update(_MOUNT_ROOT_NAME.findall(line))
+        with open(log, "rb") as file:
+            rest = b""
+            while data := file.read(1 << 20):
+                found.update(os.fsdecode(name) for name in _MOUNT_ROOT_NAME.findall(rest + data))
+                rest = data[-_LONGEST_NAME:]
     except OSError:
         return set()
     return found

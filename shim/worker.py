@@ -287,7 +287,7 @@ def _restore_processes(
     if order.pages_mount is not None:
         record.stub = f"{record.rootfs_path}{MOUNT_POINT}"
     record.save()
-    configuration = f"{folder}/criu.conf"
+    configuration = _configuration(record, order, folder)
     annotations = {**spec.get("annotations", {}), CRIU_CONFIG: configuration}
     changed: oci.Spec = ipc.with_own_namespace(spec) if order.own_ipc else spec
     if order.pages_mount is not None:
@@ -333,6 +333,21 @@ def _start_guard(record: Journal, run: str, folder: str) -> guard.Agent:
     record.guard = [agent.pid, agent.started]
     record.save()
     return agent
+
+
+def _configuration(record: Journal, order: plan.Plan, folder: str) -> str:
+    """CRIU's configuration file: the plan's, or one with the memory file systems made for it."""
+    path = f"{folder}/criu.conf"
+    if order.tmpfs is None:
+        return path
+    from shim import tmpfs  # noqa: PLC0415 - whoever has none needs it not
+
+    lines = tmpfs.make(order.tmpfs, record.work)
+    longer = f"{record.work}/criu.conf"
+    with open(path, encoding="utf-8") as file, open(longer, "w", encoding="utf-8") as new:
+        new.write(file.read())
+        new.writelines(lines)
+    return longer
 
 
 def _first_process(pid_file: str) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from shim.criu.wire import Message
 from shim.errors import Broken, Unfit
 from shim.hooks import Hook
 from tests.unit.cri import snapshots
+from tests.unit.shim.criu import test_tmpfs
 
 PLAN = "ab" * 16
 DIGEST = "sha256:" + "cd" * 32
@@ -166,3 +168,27 @@ def test_a_plan_that_cannot_be_written_is_unfit(
     monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(Unfit, match=message):
         prepared(tmp_path)
+
+
+def test_small_memory_file_systems_are_the_wrapper_s_to_make(tmp_path: Path) -> None:
+    files = snapshots.default_files()
+    entry = snapshots.message(
+        f1=5, f2=104, f3=68, f4=1, f5=0, f6=b"/", f7=b"/dev", f8=b"tmpfs", f9=b"mode=755"
+    )
+    mounts = snapshots.criu_image(images.MOUNTPOINTS, entry)
+    files["images/mountpoints-13.img"] = mounts
+    order, _, _ = prepared(tmp_path / "no content", files)
+    assert order.tmpfs is None
+    place = Path(order.images) / "mountpoints-13.img"
+    assert place.is_symlink()
+    files["images/tmpfs-dev-68.tar.gz.img"] = test_tmpfs.DEV
+    order, run, _ = prepared(tmp_path, files)
+    assert order.tmpfs == str(run / "plans" / PLAN / "tmpfs.json")
+    (told,) = json.loads(Path(order.tmpfs).read_text())
+    assert (told["key"], told["options"]) == ("podthaw-tmpfs-104", "mode=755")
+    assert {"path": "fd", "target": "/proc/self/fd"}.items() <= told["entries"][3].items()
+    place = Path(order.images) / "mountpoints-13.img"
+    assert not place.is_symlink()
+    assert b"podthaw-tmpfs-104" in place.read_bytes()
+    assert (tmp_path / "snapshot/images/mountpoints-13.img").read_bytes() == mounts
+    assert plan.read(PLAN, run, owner=os.getuid()) == order
