@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,12 +125,8 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
         store.set_name(target.namespace, name, digest)
         published.append((digest, manifest))
 
-    with (
-        capture.exclusive(target.container.id, options.run) as session,
-        store.stage() as stage,
-        _work(options.run) as work,
-        SavedMemory.of(target.container) as saved,
-    ):
+    with capture.exclusive(target.container.id, options.run) as session, ExitStack() as stack:
+        store.create()  # a store that cannot be written is told before the hook
         seen, findings = look(target, options, store.root)
         warnings = require(target, findings)
         with quiesced(target, hooks, options) as told:
@@ -138,6 +134,11 @@ def take(target: Target, name: str, store: Store, options: Options) -> Captured:
                 seen, findings = look(target, options, store.root)
                 warnings = require(target, findings)
             used = _gpus(target, seen)
+            saved = stack.enter_context(SavedMemory.of(target.container))
+            # As late as can be: until the dump's guardian is there, nobody would remove them
+            # should this process be killed.
+            stage = stack.enter_context(store.stage())
+            work = stack.enter_context(_work(options.run))
             result = capture.dump(
                 target.container,
                 Order(
