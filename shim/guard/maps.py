@@ -29,7 +29,10 @@ class Area:
 
 def areas(text: bytes, name: bytes) -> tuple[list[Area], int]:
     """The private mappings of the file ``name`` in /proc/PID/maps, and how many lines it has."""
-    found, ending = [], b" " + name + b"\n"
+    found: list[Area] = []
+    ending = b" " + name + b"\n"
+    if ending not in text:
+        return found, text.count(b"\n")
     lines = text.splitlines(keepends=True)
     for line in lines:
         if not line.endswith(ending):
