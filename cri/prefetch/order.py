@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cri.prefetch import Mode, ranges
-from cri.prefetch.hot import Hot
 from cri.prefetch.ranges import Range
 from cri.prefetch.reading import Step
 from shim.memory import MEMORY, PAGES, SUMS
@@ -29,23 +28,22 @@ def steps(
     artifacts: Sequence[Artifact],
     *,
     stored: Sequence[Range] = (),
-    hot: Hot | None = None,
+    hot: Sequence[Range] = (),
     mode: Mode = "all",
 ) -> list[Step]:
     """The steps for a snapshot in ``folder``, without empty ones.
 
-    ``stored`` are the ranges of ``pages`` that hold data, sorted. What is hot may reach into
-    holes, which are never read; what is so only roughly is read so that it can be known better.
+    ``stored`` are the ranges of ``pages`` that hold data, sorted; ``hot`` are ordered, and may
+    reach into holes, which are never read.
     """
     if mode == "none":
         return []
     whole = [one for one in artifacts if one.path not in _UNREAD and one.size]
-    touched = ranges.intersect(hot.ranges if hot else (), stored)
+    touched = ranges.intersect(hot, stored)
     # A program that touches most of its memory soon shall not hold up others for it.
     warm = ranges.first(touched, ranges.total(stored) // _HOT)
     found = [_all("images", folder, one) for one in whole if one.size <= _SMALL]
-    fine = hot is not None and not hot.exact
-    found.append(Step(name="hot", path=folder / PAGES, ranges=warm, fine=fine))
+    found.append(Step(name="hot", path=folder / PAGES, ranges=warm, fine=True))
     found += [_all("large", folder, one) for one in whole if one.size > _SMALL]
     if mode == "all":
         untouched = ranges.subtract(stored, ranges.merge(touched))

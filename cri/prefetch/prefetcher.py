@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cri.prefetch import Mode, order, ranges
-from cri.prefetch.hot import Hot, HotPages
+from cri.prefetch.hot import HotPages
 from cri.prefetch.ranges import Range
 from cri.prefetch.reading import Gate, Reader, Report, Throttle
 from shim import snapshot
@@ -121,12 +121,12 @@ class Prefetcher:
     def _read(self, reader: Reader, digest: str, folder: Path) -> None:
         manifest = snapshot.read(folder, digest)
         stored: list[Range] = []
-        hot: Hot | None = None
+        hot: tuple[Range, ...] = ()
         mapped = next((one for one in manifest.artifacts if one.path == PAGES), None)
         if mapped is not None:
             memory = decode((folder / MEMORY).read_bytes())
             stored = [(one.offset, one.offset + one.length) for one in memory.extents]
-            hot = self._hot.get(digest, mapped.size)
+            hot = self._hot.get(digest, mapped.size).ranges
         steps = order.steps(
             folder, manifest.artifacts, stored=stored, hot=hot, mode=self._limits.mode
         )

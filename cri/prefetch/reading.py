@@ -1,10 +1,10 @@
 """Reads ranges of files into the page cache, in the background: bounded, and out of the way.
 
-Blocking; runs in a thread. Large ranges are read with ``preadv`` into one buffer that is thrown
-away, since then the kernel keeps them in large folios: measured, a program that touches 1 GB of
-them afterwards takes 1,000 faults instead of 16,000, and the disk is as fast as with
-``posix_fadvise``, which leaves single pages. Small ranges are asked for ahead with
-``posix_fadvise``, many at once, which keeps a disk busy and reads nothing beside them.
+Blocking; runs in a thread. Ranges are asked for ahead with ``posix_fadvise``, many at once, which
+keeps a disk busy, reads nothing beside them, and leaves single pages in the cache. Or, when they
+are large, they are read with ``preadv`` into a buffer that is thrown away, since then the kernel
+keeps them in large folios, and a program that touches them takes far fewer faults
+(docs/decisions/reading-ahead.md).
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Step:
     ranges: Sequence[Range]
     """In the order in which they are read."""
     fine: bool = False
-    """Whether single pages shall be cached and not large folios, which hide what is touched."""
+    """Whether single pages shall be cached also of large ranges: large folios hide which pages
+    are touched, and may be slow to allocate."""
     waits: bool = False
     """Whether it gives way: to restores that are under way, and to other readers of the disk."""
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cri.prefetch.hot import Hot
 from cri.prefetch.order import steps
 from cri.prefetch.reading import Step
 from shim.snapshot import Artifact
@@ -22,12 +21,10 @@ ARTIFACTS = [Artifact(path=path, size=size, sha256="0" * 64) for path, size in S
 STORED = [(0, 100), (200, 900)]
 
 
-def known(*ranges: tuple[int, int], exact: bool = True) -> Hot:
-    return Hot(size=1000 * MIB, ranges=ranges, exact=exact)
-
-
 def step(name: str, path: str, *ranges: tuple[int, int]) -> Step:
-    return Step(name=name, path=FOLDER / path, ranges=list(ranges), waits=name == "rest")
+    return Step(
+        name=name, path=FOLDER / path, ranges=list(ranges), fine=name == "hot", waits=name == "rest"
+    )
 
 
 SMALL = [
@@ -38,7 +35,7 @@ LARGE = step("large", "images/pages-1.img", (0, 300 * MIB))
 
 
 def test_all_in_order() -> None:
-    found = steps(FOLDER, ARTIFACTS, stored=STORED, hot=known(*[(500, 600), (50, 250)]))
+    found = steps(FOLDER, ARTIFACTS, stored=STORED, hot=[(500, 600), (50, 250)])
     assert found == [
         *SMALL,
         step("hot", "pages", (500, 600), (50, 100), (200, 250)),
@@ -54,7 +51,7 @@ def test_of_which_nothing_is_known_yet() -> None:
 
 
 def test_when_nearly_all_is_hot_the_first_half_is() -> None:
-    found = steps(FOLDER, ARTIFACTS, stored=STORED, hot=known(*[(500, 800), (0, 100), (300, 500)]))
+    found = steps(FOLDER, ARTIFACTS, stored=STORED, hot=[(500, 800), (0, 100), (300, 500)])
     assert found == [
         *SMALL,
         step("hot", "pages", (500, 800), (0, 100)),
@@ -65,19 +62,10 @@ def test_when_nearly_all_is_hot_the_first_half_is() -> None:
 
 def test_a_snapshot_without_mapped_memory() -> None:
     artifacts = [one for one in ARTIFACTS if one.path.startswith(("images", "rootfs"))]
-    assert steps(FOLDER, artifacts, hot=known(*[(0, 10)])) == [*SMALL, LARGE]
+    assert steps(FOLDER, artifacts, hot=[(0, 10)]) == [*SMALL, LARGE]
 
 
 def test_less_than_all() -> None:
-    found = steps(FOLDER, ARTIFACTS, stored=STORED, hot=known(*[(0, 100)]), mode="hot")
+    found = steps(FOLDER, ARTIFACTS, stored=STORED, hot=[(0, 100)], mode="hot")
     assert found == [*SMALL, step("hot", "pages", (0, 100)), LARGE]
-    assert steps(FOLDER, ARTIFACTS, stored=STORED, hot=known(*[(0, 100)]), mode="none") == []
-
-
-def test_what_is_known_roughly_is_read_so_that_it_can_be_known_better() -> None:
-    for exact in (True, False):
-        found = steps(FOLDER, ARTIFACTS, stored=STORED, hot=known((0, 90), exact=exact))
-        assert [(one.name, one.fine) for one in found if one.path.name == "pages"] == [
-            ("hot", not exact),
-            ("rest", False),
-        ]
+    assert steps(FOLDER, ARTIFACTS, stored=STORED, hot=[(0, 100)], mode="none") == []
