@@ -12,7 +12,7 @@ import os
 import signal
 import time
 
-from shim.guard import calls, filter, listeners, maps, notice, ptrace, steps  # noqa: A004 - its name
+from shim.guard import calls, filter, listeners, maps, notice, ptrace, query, steps  # noqa: A004 - its name
 from shim.guard.calls import Wish
 from shim.guard.maps import Area
 from shim.guard.notice import Notice
@@ -53,6 +53,9 @@ class Container:
 
     def touches(self, tid: int, wish: Wish) -> bool:
         """Whether something of what a wish is about is ours. Raises OSError."""
+        told = query.touches(tid, self.name, wish.ranges)
+        if told is not None:
+            return told
         found, _ = self.areas(tid)
         return any(
             one.start < end and start < one.end for one in found for start, end in wish.ranges
