@@ -150,11 +150,12 @@ def device_memory() -> int | None:
 
 
 def _programs() -> int:
-    """Processes of this machine, without the kernel's threads."""
+    """Processes of the node: those in its own mount namespace, and no container's."""
+    own = Path("/proc/self/ns/mnt").readlink()
     found = 0
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*/ns/mnt"):
         with contextlib.suppress(OSError):
-            found += bool(path.read_bytes())
+            found += path.readlink() == own
     return found
 
 

@@ -6,6 +6,7 @@ Run by :mod:`tests.gpu.bare`, with the node's own Python.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import sys
 import time
@@ -61,12 +62,35 @@ def facts() -> dict[str, str]:
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "kernel": os.uname().release,
+        "fresh_memory": f"{_memory_speed():.1f} GB/s",
+        "disk": f"{_disk_speed():.1f} GB/s written",
         "cpus": str(os.cpu_count()),
         "gpu": smi(query, "--format=csv,noheader"),
         "criu": run(["criu", "--version"]).split("\n")[0],
         "containerd": run(["containerd", "--version"]).strip(),
         "runc": run(["runc", "--version"]).split("\n")[0],
     }
+
+
+def _memory_speed() -> float:
+    """GB/s at which the kernel gives memory; a virtual machine may first have to ask its host."""
+    size = 4 << 30
+    begun = time.monotonic()
+    with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE):
+        return size / 1e9 / (time.monotonic() - begun)
+
+
+def _disk_speed() -> float:
+    """GB/s at which the disk of the store takes a file."""
+    size, block = 2 << 30, b"podthaw\n" * (1 << 21)
+    path = Path("/var/tmp/speed")
+    begun = time.monotonic()
+    with path.open("wb", buffering=0) as file:
+        for _ in range(size // len(block)):
+            file.write(block)
+        os.fsync(file.fileno())
+    path.unlink()
+    return size / 1e9 / (time.monotonic() - begun)
 
 
 def _chosen(settings: dict[str, Any]) -> list[Case]:
