@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +24,8 @@ from cri.runtime import Options
 from shim.errors import PodthawError
 
 log = logging.getLogger("podthaw.prefetch")
+
+_FRESH = 60.0  # seconds for which what a pod asked for need not be asked for again
 
 
 class Ahead:
@@ -66,7 +69,8 @@ class Ahead:
             pod = Pod()
             pod.sandbox = sandbox
             self._pods.add(pod)
-        self._prefetcher.want(pod, digest, folder)
+        if time.monotonic() - pod.asked.get(digest, -_FRESH) >= _FRESH:
+            self._want(pod, digest, folder)
 
     def release(self, sandbox: str, digest: str | None = None) -> None:
         """A pod needs a snapshot no more, or none: its container starts cold, or it ended."""
@@ -119,7 +123,7 @@ class Ahead:
                 self._threads, self._decider.look, namespace, reference
             )
             if pod in self._pods:
-                self._prefetcher.want(pod, digest, folder)
+                self._want(pod, digest, folder)
             await loop.run_in_executor(self._threads, self._decider.verify, digest, folder)
         except (PodthawError, OSError) as error:
             log.debug("%s/%s was not read ahead: %s", namespace, reference, error)
@@ -130,6 +134,10 @@ class Ahead:
             await self._learner.learn(container, digest, folder)
         except (PodthawError, OSError) as error:
             log.debug("the hot pages of %s are not learned: %s", digest, error)
+
+    def _want(self, pod: Pod, digest: str, folder: Path) -> None:
+        pod.asked[digest] = time.monotonic()
+        self._prefetcher.want(pod, digest, folder)
 
     def _of(self, sandbox: str) -> Pod | None:
         return next((one for one in self._pods if one.sandbox == sandbox), None)

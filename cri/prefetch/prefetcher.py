@@ -32,6 +32,8 @@ class Pod:
 
     def __init__(self) -> None:
         self.sandbox = ""
+        self.asked: dict[str, float] = {}
+        """Snapshot → when it asked last, by the monotonic clock."""
 
 
 @dataclass(frozen=True, kw_only=True)

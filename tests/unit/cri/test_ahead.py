@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cri import ahead
 from cri import annotations as wishes
 from cri.ahead import Ahead
 from cri.prefetch.learning import Learner
@@ -168,8 +169,16 @@ class TestContainers:
         request = pb.StartContainerRequest(container_id=node.container_id)
         return FakeCall("StartContainer", request.SerializeToString(), b"")
 
-    def test_a_restore_sees_to_it_again(self, node: Node, wants: Wants) -> None:
+    def test_a_restore_soon_after_needs_nothing_new(self, node: Node, wants: Wants) -> None:
+        node.snapshot()
+        ask(node, sandbox(SMALL), self.create(node))
+        assert wants.log == ["want"]
+
+    def test_one_much_later_sees_to_it_again(
+        self, node: Node, wants: Wants, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         digest = node.snapshot()
+        monkeypatch.setattr(ahead, "_FRESH", 0.0)
         ask(node, sandbox(SMALL), self.create(node))
         assert wants.log == ["want", "want"]
         assert wants.digests == [digest]
@@ -238,15 +247,15 @@ class TestStop:
         monkeypatch.setattr(Learner, "learn", learn)
 
         async def work() -> None:
-            ahead = Ahead(node.interceptor._decider, node.options)
-            with ahead.expecting("default", ["small"]) as pod:
-                ahead.bind(pod, SANDBOX)
-            ahead._spawn(ahead._learn("c", digest), ahead._learning)
+            mine = Ahead(node.interceptor._decider, node.options)
+            with mine.expecting("default", ["small"]) as pod:
+                mine.bind(pod, SANDBOX)
+            mine._spawn(mine._learn("c", digest), mine._learning)
             await learning.wait()
-            await asyncio.wait_for(ahead.stop(), 5)
-            assert ahead._learning == set()
-            assert ahead._verifying == set()
-            assert ahead._prefetcher._running == {}
+            await asyncio.wait_for(mine.stop(), 5)
+            assert mine._learning == set()
+            assert mine._verifying == set()
+            assert mine._prefetcher._running == {}
 
         run(work())
         assert ended == ["learning"]
@@ -255,10 +264,10 @@ class TestStop:
         digest = node.snapshot()
 
         async def work() -> None:
-            ahead = Ahead(node.interceptor._decider, node.options)
-            with ahead.expecting("default", ["small"]):
+            mine = Ahead(node.interceptor._decider, node.options)
+            with mine.expecting("default", ["small"]):
                 pass
-            await ahead.settle()
+            await mine.settle()
 
         run(work())
         assert wants.digests == [digest]
