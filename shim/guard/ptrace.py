@@ -250,9 +250,12 @@ def find_instruction(tid: int, registers: Registers) -> int:
         return before
     try:
         with open(f"/proc/{tid}/maps", "rb") as maps:
-            line = next((line for line in maps if line.endswith(b"[vdso]\n")), b"0-0 ")
+            lines = maps.readlines()
     except OSError:
         raise GoneError from None
+    if not lines:
+        raise GoneError
+    line = next((line for line in lines if line.endswith(b"[vdso]\n")), b"0-0 ")
     start, end = (int(word, 16) for word in line.split(b" ", 1)[0].split(b"-"))
     found = _read(tid, start, end - start).find(_INSTRUCTION)
     if found < 0:
