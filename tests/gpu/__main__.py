@@ -15,6 +15,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("pack", help="write build/gpu/node.tar.xz, on a machine with a network")
+    reporter = commands.add_parser("report", help="tables from results.json")
+    reporter.add_argument("files", type=Path, nargs="+", metavar="FILE")
     runner = commands.add_parser("run", help="run everything, as root, on the machine with the GPU")
     runner.add_argument("--archive", type=Path, default=TARGET / "node.tar.xz")
     runner.add_argument("--output", type=Path, default=TARGET / "out", help="results.json and logs")
@@ -38,6 +40,11 @@ def main() -> int:
 
         path = pack.pack()
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+        return 0
+    if options.command == "report":
+        from tests.gpu import report
+
+        print(report.report(options.files), end="")
         return 0
     from tests.gpu import bare, cdi
 
