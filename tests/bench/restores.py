@@ -237,10 +237,11 @@ class Bench:
         finally:
             replica.remove()
         first, last = touches[0], touches[-1]
-        self.say(
-            f"{contender.name}: running {running:.3f} s, first answer {answered[0]:.3f} s, "
-            f"all {'written' if last.write else 'read'} {answered[-1]:.3f} s"
-        )
+        if not stay:
+            self.say(
+                f"{contender.name}: running {running:.3f} s, first answer {answered[0]:.3f} s, "
+                f"all {'written' if last.write else 'read'} {answered[-1]:.3f} s"
+            )
         return {
             "contender": contender.name,
             "created": replica.created,
