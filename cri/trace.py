@@ -24,6 +24,7 @@ _NAMES = {
     "criu": "processes",
     "settings": "settings of the pod's namespaces",
     "runc": "runc restore",
+    "guard": "guard of mapped memory",
     "cuda": "GPU",
     "hook": "hook of the workload",
     "undo": "undo what failed",
@@ -37,6 +38,9 @@ _NAMES = {
     "ask": "ask containerd",
     "prepare": "verify, prepare the plan",
 }
+
+_OF_PROCESSES = ("settings", "runc", "guard")
+"""Parts of the phase ``criu``, in their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +130,7 @@ def _start(record: Record, log: CriuLog) -> _Part:
     }
     create = _Part("podthaw-runc create", result.began, max(end for _, end in spans.values()))
     for name, (begin, end) in sorted(spans.items(), key=lambda item: item[1][0]):
-        if name not in ("settings", "runc") and end - begin >= _LEAST:
+        if name not in _OF_PROCESSES and end - begin >= _LEAST:
             create.parts.append(_Part(_NAMES.get(name, name), begin, end))
         if name == "criu":
             create.parts[-1].parts = _processes(spans, log)
@@ -139,11 +143,11 @@ def _start(record: Record, log: CriuLog) -> _Part:
 
 def _processes(spans: Mapping[str, tuple[float, float]], log: CriuLog) -> list[_Part]:
     """The parts of the phase ``criu``."""
-    parts = [_Part(_NAMES[name], *spans[name]) for name in ("settings", "runc") if name in spans]
+    parts = {name: _Part(_NAMES[name], *spans[name]) for name in _OF_PROCESSES if name in spans}
     found, took = criu_stages.read(log.lines)
-    if not found or not parts or "runc" not in spans:
-        return parts
-    runc = parts[-1]
+    if not found or "runc" not in parts:
+        return list(parts.values())
+    runc = parts["runc"]
     # The file's time is that of a tick of the kernel, so it may lie some milliseconds off.
     end = min(max(log.written, runc.begin + took), runc.end)
     begin = max(runc.begin, end - took)
@@ -151,7 +155,7 @@ def _processes(spans: Mapping[str, tuple[float, float]], log: CriuLog) -> list[_
         stop = min(begin + at + seconds, runc.end)
         runc.parts.append(_Part(_NAMES[name], min(begin + at, stop), stop))
     _filled(runc, before="runc begins, starts CRIU", after="runc ends")
-    return parts
+    return list(parts.values())
 
 
 def _filled(whole: _Part, *, before: str = "", after: str = "", other: str = "") -> _Part:

@@ -126,7 +126,7 @@ class Result:
     """When ``create`` began, on CLOCK_MONOTONIC; 0 where nobody noted it."""
     stages: dict[str, list[float]] = field(default_factory=dict)
     """Part of the restore → seconds after ``began`` at which it began, and its seconds. Besides
-    the phases: load (the interpreter, imports), claim, and settings and runc (parts of criu)."""
+    the phases: load (the interpreter, imports), claim, and parts of criu: settings, runc, guard."""
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -314,7 +314,8 @@ def _restore_processes(
         message = f"the restore failed with status {status}"
         raise _criu_failure(record.work, folder, message, spec)
     if agent is not None:
-        agent.ready(deadline)
+        with times.part("guard"):
+            agent.ready(deadline)
     undo.give_back_config(record.config, record.bundle)
     record.config = ""
     undo.clean_after_criu(record)
