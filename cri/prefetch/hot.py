@@ -46,10 +46,12 @@ class Hot:
     """Whether it is known to some pages; else mostly to 2 MiB, as large folios are mapped."""
 
     def touched(self, more: Iterable[Range]) -> Hot:
-        """With ranges that were touched after all these."""
+        """With ranges that were touched after all these, as far as they lie in ``pages``."""
         # Small gaps are closed also towards what is known, or each look would leave slivers.
         known = ranges.merge(self.ranges)
-        grown = ranges.merge([*known, *more], gap=GAP)
+        # A container says what it has mapped, and may have mapped another file of that name.
+        inside = ranges.intersect(more, [(0, self.size)]) if self.size else []
+        grown = ranges.merge([*known, *inside], gap=GAP)
         found = (*self.ranges, *ranges.subtract(grown, known))
         if len(found) > _MOST:
             found = tuple(ranges.simplify(found, _MOST // 2, gap=GAP))

@@ -51,6 +51,12 @@ class TestTouched:
         one = Hot(size=SIZE).touched([(0, PAGE), (9 * GAP, 10 * GAP)])
         assert one.touched([(0, PAGE), (9 * GAP, 10 * GAP)]) == one
 
+    def test_what_lies_outside_of_the_file_does_not_count(self) -> None:
+        beyond = [(SIZE - PAGE, SIZE + PAGE), (SIZE + GAP, SIZE + 2 * GAP)]
+        one = Hot(size=SIZE).touched(beyond)
+        assert one.ranges == ((SIZE - PAGE, SIZE),)
+        assert Hot(size=0).touched(beyond).ranges == ()
+
     @given(samples)
     def test_everything_is_covered_once(self, looks: list[list[Range]]) -> None:
         one = Hot(size=SIZE)
