@@ -9,6 +9,7 @@ finished OCI spec.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from cri.cpu_flags import PRIVATE
 from cri.gpus import Gpu
@@ -97,10 +98,14 @@ def best_gpus(wanted: Sequence[Gpu], here: Sequence[Gpu]) -> list[Gpu]:
     left, chosen = list(here), []
     for old in wanted:
         if left:
-            best = min(left, key=lambda new: len(list(_gpu_differences(old, new))))
+            best = min(left, key=partial(_distance, old))
             left.remove(best)
             chosen.append(best)
     return chosen
+
+
+def _distance(old: Gpu, new: Gpu) -> tuple[bool, int]:
+    return old.model != new.model, len(list(_gpu_differences(old, new)))
 
 
 def _gpu_differences(wanted: Gpu, found: Gpu) -> Iterator[str]:
