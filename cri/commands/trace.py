@@ -35,7 +35,7 @@ def add(subparsers: Subparsers) -> None:
         "Show where the time went when a container of a pod on this node was started, from\n"
         "CreateContainer on: each stage, when it began and how long it took. The parts of a stage\n"
         "are below it and add up to it. Shown is the latest start of each container; of one that\n"
-        "started cold, less is known.",
+        "started cold, less is known. docs/start-path.svg is such a picture.",
         "podthaw trace shop/web-0\npodthaw trace shop/web-0 -c main --svg start.svg",
     )
     parser.add_argument("pod", metavar="[NAMESPACE/]POD", help="the pod")
