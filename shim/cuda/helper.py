@@ -1,6 +1,6 @@
 """A process that makes the driver's calls, for all processes of a container at once.
 
-    python … HOW        with pipes as standard input and output, JSON lines both ways
+    python … HOW [init]     with pipes as standard input and output, JSON lines both ways
 
 It is started early, so that loading the driver and cuInit cost nothing while CRIU works. A call
 that hangs (the driver waits for a thread of the process that it asks about) hangs only this
@@ -60,11 +60,14 @@ class StuckError(Unfit):
 class Helper:
     """The caller's side."""
 
-    def __init__(self, how: str = DRIVER) -> None:
-        """``how``: the driver's API, or the path of cuda-checkpoint."""
+    def __init__(self, how: str = DRIVER, *, restores: bool = True) -> None:
+        """``how``: the driver's API, or the path of cuda-checkpoint.
+
+        ``restores``: whether a restore will be asked for, which needs cuInit; it begins at once.
+        """
         root = str(Path(__file__).resolve().parents[2])
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _START, root, how],
+            [sys.executable, "-I", "-S", "-c", _START, root, how, *(["init"] if restores else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -187,7 +190,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not stand among the answers
-    Service(load, answers).run(sys.argv[1], sys.stdin)
+    Service(load, answers).run(sys.argv[1], sys.stdin, restores=len(sys.argv) > 2)
     # Threads and programs that still wait for the driver end with this process.
     os.killpg(0, signal.SIGKILL)
 
@@ -213,7 +216,7 @@ class Service:
         self._initialized = threading.Event()
         self._problem: DriverError | None = None
 
-    def run(self, how: str, lines: Iterable[str]) -> None:
+    def run(self, how: str, lines: Iterable[str], *, restores: bool) -> None:
         """Greet, then answer each line, until there are no more."""
         try:
             calls = self._loader(how)
@@ -221,7 +224,10 @@ class Service:
             self._say({"unfit": str(error)})
             return
         self._say({"ready": True})
-        threading.Thread(target=self._initialize, args=(calls,), daemon=True).start()
+        if restores:
+            threading.Thread(target=self._initialize, args=(calls,), daemon=True).start()
+        else:
+            self._initialized.set()
         for line in lines:
             order = json.loads(line)
             for pid in order["pids"]:

@@ -30,7 +30,7 @@ def look(spec: devices.Spec, pids: Collection[int], how: str) -> Look:
     if not devices.may_use_gpu(spec):
         return Look()
     try:
-        with Helper(how) as helper:
+        with Helper(how, restores=False) as helper:
             return Look(states=helper.states(pids, time.monotonic() + _SECONDS))
     except Unfit as error:
         return Look(problem=str(error))

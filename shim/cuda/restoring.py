@@ -75,7 +75,7 @@ def unlock_at_start(run: str, container: str) -> None:
     if record is None or not record.locked:
         return
     pids = [int(pid) for pid, began in record.locked.items() if start_time(int(pid)) == began]
-    with Helper(record.cuda) as helper:
+    with Helper(record.cuda, restores=False) as helper:
         session.unlock(helper, pids, time.monotonic() + _UNLOCK_SECONDS)
     record.locked = {}
     record.save()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import pytest
 
 from tests.e2e.conftest import WEB
 from tests.e2e.pods import Running
-from tests.e2e.stack import Stack
+from tests.e2e.rpc import RpcError, reason
+from tests.e2e.stack import RUN, Stack
+from tests.e2e.test_killed import KILLS
 from tests.fakegpu import Gpu
-from tests.fakegpu.node import Call, Gpus, stands, steps, wait_for_steps
+from tests.fakegpu.node import PROGRAM, Call, Gpus, stands, steps, wait_for_steps
 
 pytestmark = pytest.mark.node
 
@@ -172,8 +175,10 @@ def test_a_driver_that_hangs_at_a_capture(stack: Stack, gpus: Gpus, call: str) -
     """The processes run on: what hangs is given up, and asked anew by another helper."""
     pod = start(stack, gpus, "--children", "1")
     gpus.fault(call, "hang 0 0 1")
+    # Time for CRIU where it comes before; the driver is given as long as its memory needs then.
+    timeout = "5s" if call in ("lock", "checkpoint") else "30s"
     with stack.leaves_nothing():
-        result = stack.capture(pod, "hung", "--timeout", "3s", check=False)
+        result = stack.capture(pod, "hung", "--timeout", timeout, check=False)
     assert result.status != 0
     assert f"did not answer in time ({call} of process" in result.stderr
     wait_for_steps(pod, users=2)
@@ -331,6 +336,57 @@ def test_a_restore_that_fails_is_told(stack: Stack, gpus: Gpus, three: str, faul
     # It is no fault of the snapshot:
     gpus.clear()
     wait_for_steps(restore(stack, gpus, three), users=3)
+
+
+def test_a_driver_that_hangs_at_a_restore(stack: Stack, gpus: Gpus, three: str) -> None:
+    """The start is not held up beyond its deadline; the container starts cold."""
+    pod = gpus.pod("--children", "2").restoring(three)
+    with stack.leaves_nothing():
+        running = stack.pods.sandbox(pod)
+        stack.pods.create(running, pod.containers[0])
+        shorter = "for p in /run/podthaw/plans/*/plan.json; do "
+        shorter += 'sed -i \'s/"restore_timeout": [0-9.]*/"restore_timeout": 4.0/\' $p; done'
+        stack.node.exec(["sh", "-c", shorter])
+        gpus.fault("restore", "hang 0 0 -1")
+        stack.pods.start_container(running, "main")
+        assert 3 < running.start_seconds["main"] < 15
+        wait_for_steps(running, users=3)
+        assert min(step.number for step in steps(running)) == 1
+        result = stack.node.exec(["sh", "-c", "cat /run/podthaw/plans/*/result.json"]).stdout
+        assert "did not answer in time (restore of process" in result
+        stack.pods.remove(running)
+
+
+@pytest.mark.parametrize("who", ["worker", "both"])
+def test_a_restore_that_is_killed_at_the_driver(
+    stack: Stack, gpus: Gpus, three: str, who: str
+) -> None:
+    gpus.delays("0 0 0 3000 0")
+    pod = gpus.pod("--children", "2").restoring(three)
+    there = f"grep -q 'restoring.: true' {RUN}/restores/* 2>/dev/null && pgrep -f '^{PROGRAM}'"
+    script = f"for i in $(seq 400); do {there} >/dev/null && break; sleep 0.02; done; sleep 0.7; "
+    script += KILLS[who]
+    with stack.leaves_nothing():
+        running = stack.pods.sandbox(pod)
+        stack.pods.create(running, pod.containers[0])
+        killer = threading.Thread(target=stack.node.exec, args=(["sh", "-c", script],))
+        killer.start()
+        error = ""
+        try:
+            stack.pods.start_container(running, "main")
+        except RpcError as failed:
+            error = reason(failed)
+        killer.join()
+        if who == "worker":
+            assert error == ""
+            gpus.delays()
+            wait_for_steps(running, users=3)
+            assert min(step.number for step in steps(running)) == 1
+        else:
+            assert error
+        code = "import sys; sys.path.insert(0, '/opt/podthaw/lib'); from shim import restore; "
+        stack.node.exec(["python3", "-c", code + "restore.recover()"])
+        stack.pods.remove(running)
 
 
 def unfit_model(gpus: Gpus) -> None:

@@ -76,15 +76,15 @@ def test_a_stopped_process_does_not_answer(fake: Fake) -> None:
 
 
 def test_it_initializes_beside_other_calls_and_before_a_restore(fake: Fake) -> None:
-    fake.delays("400 0 0 0 0")
+    fake.delays("2000 0 0 0 0")
     program = fake.start()
     begun = time.monotonic()
     with Helper() as helper:
         helper.ask("lock", [program.pid], soon(), seconds=1.0)
         helper.ask("checkpoint", [program.pid], soon())
-        assert time.monotonic() - begun < 0.4
+        assert time.monotonic() - begun < 2.0
         helper.ask("restore", [program.pid], soon())
-        assert time.monotonic() - begun >= 0.4
+        assert time.monotonic() - begun >= 2.0
         helper.ask("unlock", [program.pid], soon())
     fake.goes_on(program)
 
