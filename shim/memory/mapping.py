@@ -49,7 +49,8 @@ def map_memory(images: Path, stage: Path, *, earlier: Path | None = None) -> Mem
     with SourceFiles() as files:
         dump = _Dump(images, files, earlier)
         contents = {task.pid: task.pieces for task in dump.tasks}
-        plan = layout.plan(dump.tasks, Comparison(contents, files))
+        limit = writer.capacity(stage, layout.MAX_SIZE)
+        plan = layout.plan(dump.tasks, Comparison(contents, files), limit=limit)
         memory = _write_pages(stage, dump.tasks, plan, files) if plan.placed else Memory()
         dump.finish(plan.placed)
     return memory

@@ -6,6 +6,7 @@ rest and writes it. Reading, hashing and writing leave Python's lock, so threads
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -29,6 +30,23 @@ _MAX_GROUPS = 256
 
 Group = Sequence[Piece]
 """Pieces of one window between which there is no hole."""
+
+
+def capacity(folder: Path, wanted: int) -> int:
+    """How large a file may be there, in bytes, holes included: ``wanted`` or a part of it."""
+    path = folder / ".capacity"
+    with _new(path) as fd:
+        path.unlink()
+        while wanted:
+            try:
+                os.ftruncate(fd, wanted)
+            except OSError as error:
+                if error.errno != errno.EFBIG:
+                    raise
+                wanted //= 2
+            else:
+                break
+    return wanted
 
 
 def write(path: Path, pieces: Sequence[Piece], size: int, files: SourceFiles) -> list[Sum]:

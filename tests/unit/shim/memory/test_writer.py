@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import resource
 import tempfile
 from pathlib import Path
 
@@ -110,3 +111,14 @@ def test_a_short_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         writer.write_all(file.fileno(), memoryview(SOURCE), 5)
         file.seek(5)
         assert file.read() == SOURCE
+
+
+def test_a_file_may_be_as_large_as_the_file_system_lets_it(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 30, before[1]))
+    try:
+        assert writer.capacity(tmp_path, 8 << 40) == 4 << 30
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert writer.capacity(tmp_path, 8 << 40) == 8 << 40
+    assert list(tmp_path.iterdir()) == []
