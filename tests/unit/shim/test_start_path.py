@@ -11,11 +11,34 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
-SLOW = set(
-    "argparse ast asyncio dataclasses datetime difflib email hashlib inspect ipaddress logging "
-    "pathlib pickle random shlex shutil socket ssl subprocess tarfile tempfile textwrap traceback "
-    "typing unittest urllib".split()
-)
+SLOW = {
+    "argparse",
+    "ast",
+    "asyncio",
+    "dataclasses",
+    "datetime",
+    "difflib",
+    "email",
+    "hashlib",
+    "inspect",
+    "ipaddress",
+    "logging",
+    "pathlib",
+    "pickle",
+    "random",
+    "shlex",
+    "shutil",
+    "socket",
+    "ssl",
+    "subprocess",
+    "tarfile",
+    "tempfile",
+    "textwrap",
+    "traceback",
+    "typing",
+    "unittest",
+    "urllib",
+}
 """Modules of the standard library that take long, alone or by what they import in turn."""
 
 
