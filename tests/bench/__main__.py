@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bench import goals, tables
+from tests.bench import goals, pictures, tables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REPORT = REPOSITORY / "build/bench.json"
@@ -107,7 +107,7 @@ def command(part: str, result: Path, *, quick: bool) -> list[str]:
 def write_page(report: dict[str, Any]) -> None:
     """The generated parts of docs/benchmarks.md, and the pictures beside it."""
     PAGE.write_text(tables.rewrite(PAGE.read_text(), tables.sections(report)))
-    for name, picture in tables.pictures(report).items():
+    for name, picture in pictures.draw(report).items():
         (DOCS / name).write_text(picture)
     print(f"== written: {PAGE.relative_to(REPOSITORY)} and its pictures")
 

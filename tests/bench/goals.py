@@ -81,10 +81,17 @@ class Results:
         """The median of one figure over the runs."""
         return middle([run[key] for run in self.runs(mib, cache, contender, **wanted)])
 
+    def replicas(self) -> list[Mapping[str, Any]]:
+        """All runs of replicas that started at once."""
+        return list((self.restores.get("replicas") or {}).get("runs", []))
+
     def together(self, contender: str, count: int) -> list[Mapping[str, Any]]:
         """Runs of so many replicas at once."""
-        runs = (self.restores.get("replicas") or {}).get("runs", [])
-        return [one for one in runs if one["contender"] == contender and one["count"] == count]
+        return [
+            one
+            for one in self.replicas()
+            if one["contender"] == contender and one["count"] == count
+        ]
 
     def replica_size(self) -> int:
         """Mebibytes of a replica's memory."""

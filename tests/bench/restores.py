@@ -35,6 +35,7 @@ from tests.bench.contender import (
 from tests.bench.inside import Inside, MeasurementError
 from tests.bench.plain import Plain
 from tests.bench.podthaw import PODTHAW, Podthaw
+from tests.bench.scope import FULL, QUICK, Scope
 from tests.bench.shim import alternate
 from tests.e2e.pods import WORKLOADS, Container, Pod, Pods
 from tests.e2e.rpc import Cri
@@ -53,53 +54,6 @@ LEARNING = 1.0
 """Seconds that a replica lives for Podthaw to see which pages it has touched first."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scope:
-    """How much is measured."""
-
-    sizes: Sequence[int]
-    """Mebibytes of the server's memory."""
-    rounds: Callable[[int], int]
-    """Of a size: starts of every contender with a warm cache."""
-    cold_sizes: Sequence[int]
-    cold_rounds: int
-    replicas: Sequence[int]
-    replica_size: int
-    replica_rounds: int
-    replica_contenders: Sequence[str]
-    start_size: int
-    start_pairs: int
-    start_contenders: Sequence[str]
-
-
-FULL = Scope(
-    sizes=(256, 1024, 2048, 4096, 8192),
-    rounds=lambda size: 6 if size <= 1024 else 4 if size <= 2048 else 2,
-    cold_sizes=(1024, 8192),
-    cold_rounds=2,
-    replicas=(1, 4, 8),
-    replica_size=1024,
-    replica_rounds=2,
-    replica_contenders=("runc", "eager", "mapped"),
-    start_size=256,
-    start_pairs=15,
-    start_contenders=("eager", "mapped"),
-)
-QUICK = Scope(
-    sizes=(256, 1024),
-    rounds=lambda _size: 2,
-    cold_sizes=(1024,),
-    cold_rounds=1,
-    replicas=(1, 4),
-    replica_size=1024,
-    replica_rounds=1,
-    replica_contenders=("runc", "mapped"),
-    start_size=256,
-    start_pairs=3,
-    start_contenders=("mapped",),
-)
-
-
 @dataclass
 class Bench:
     """The run: what is compared where, and what was found."""
@@ -110,6 +64,8 @@ class Bench:
     found: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
+    report: Path | None = None
+    """Where the results go, after each size: a run that is cut off has measured something."""
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
@@ -131,6 +87,13 @@ class Bench:
         for size in self.scope.sizes:
             with self.attempt(f"{size} MiB"):
                 self._size(size)
+            self.save()
+
+    def save(self) -> None:
+        """Write what was found so far."""
+        if self.report is not None:
+            text = json.dumps({**self.found, "failures": self.failures}, indent=1)
+            self.report.write_text(text + "\n")
 
     def _size(self, size: int) -> None:
         ready: list[Contender] = []
@@ -341,8 +304,8 @@ def turned(contenders: Sequence[Contender], number: int) -> list[Contender]:
     return [*contenders[shift:], *contenders[:shift]]
 
 
-def run(scope: Scope, only: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Measure on a node of its own; what was found, and what failed."""
+def run(scope: Scope, only: Sequence[str], report: Path | None) -> list[str]:
+    """Measure on a node of its own and write the report; what failed."""
     with Node("sid", name="bench") as node:
         node.install_podthaw()
         node.start_containerd()
@@ -351,7 +314,7 @@ def run(scope: Scope, only: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         inside = Inside(node)
         cri = Cri(node.endpoint(PROXY_SOCKET))
         pods = Pods(node, cri)
-        bench = Bench(inside, [], scope)
+        bench = Bench(inside, [], scope, report=report)
         makers: dict[str, Callable[[], Contender]] = {
             "runc": lambda: Plain(inside, "runc"),
             "crun": lambda: Plain(inside, "crun"),
@@ -368,7 +331,8 @@ def run(scope: Scope, only: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             bench.measure()
         finally:
             cri.close()
-    return bench.found, bench.failures
+    bench.save()
+    return bench.failures
 
 
 def versions(inside: Inside) -> dict[str, str]:
@@ -401,10 +365,7 @@ def main() -> int:
         sizes = options.sizes
         scope = replace(scope, sizes=sizes, cold_sizes=[max(sizes)])
     begun = time.monotonic()
-    found, failures = run(scope, options.only)
-    if options.json is not None:
-        text = json.dumps({**found, "failures": failures}, indent=1)
-        options.json.write_text(text + "\n")
+    failures = run(scope, options.only, options.json)
     print(f"measured in {time.monotonic() - begun:.0f} s, {len(failures)} failures")
     return 1 if failures else 0
 

@@ -1,4 +1,4 @@
-"""What docs/benchmarks.md and its pictures show of build/bench.json. Pure."""
+"""The tables of docs/benchmarks.md, made from build/bench.json. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tests.bench import svg
 from tests.bench.goals import OURS, Goal, MissingError, Results, judge, middle
 
 TITLES = {
@@ -17,7 +16,6 @@ TITLES = {
     "mapped": "Podthaw, mapped",
     "cold": "ordinary start",
 }
-COLOURS = {"runc": 0, "crun": 1, "eager": 3, "mapped": 5, "cold": 4}
 NONE = "-"
 TOUCHES = {
     ("/touch/0.05/64/read", False): "nothing known of it",
@@ -66,18 +64,6 @@ def sections(report: Mapping[str, Any]) -> dict[str, str]:
         "proxy": proxy(report.get("proxy") or {}),
         "shim": shim(report.get("shim") or {}),
     }
-
-
-def pictures(report: Mapping[str, Any]) -> dict[str, str]:
-    """SVG files by name; one that has nothing to show is not there."""
-    found = Results(report)
-    drawn = {
-        "bench-running.svg": _running_picture(found),
-        "bench-touched.svg": _touched_picture(found),
-        "bench-cold.svg": _cold_picture(found),
-        "bench-memory.svg": _memory_picture(found),
-    }
-    return {name: picture for name, picture in drawn.items() if picture}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -167,7 +153,7 @@ def replicas(found: Results) -> str:
     """Several at once."""
     rows = []
     for name, title in TITLES.items():
-        for count in sorted({one["count"] for one in _together(found)}):
+        for count in sorted({one["count"] for one in found.replicas()}):
             runs = found.together(name, count)
             if not runs:
                 continue
@@ -274,10 +260,6 @@ def shim(part: Mapping[str, Any]) -> str:
     return table(["`podthaw-runc`, per ordinary start", "direct", "through", "added"], rows)
 
 
-def _together(found: Results) -> list[Mapping[str, Any]]:
-    return list((found.restores.get("replicas") or {}).get("runs", []))
-
-
 def _most(run: Mapping[str, Any], key: str) -> float:
     return float(max(memory[key] for memory in run["memory"]))
 
@@ -296,84 +278,3 @@ def _milliseconds(found: Results, size: int, key: str) -> str:
         return f"{found.median(size, 'warm', OURS, key) * 1000:.1f} ms"
     except MissingError:
         return NONE
-
-
-def _running_picture(found: Results) -> str:
-    series = []
-    for name, title in TITLES.items():
-        points = []
-        for size in found.sizes():
-            values = [run["running"] for run in found.runs(size, "warm", name)]
-            if values and name != "cold":
-                points.append((size / 1024, statistics.median(values)))
-        if points:
-            series.append(svg.Series(title, points, COLOURS[name]))
-    if not series:
-        return ""
-    x = svg.Axis(
-        "memory of the server, GiB", [0, *(size / 1024 for size in found.sizes() if size > 256)]
-    )
-    return svg.lines(
-        "Time until it runs, snapshot in the page cache", x, svg.Axis("seconds"), series
-    )
-
-
-def _touched_picture(found: Results) -> str:
-    size = max(found.sizes(), default=0)
-    rows = []
-    for last, word in (("read", "read"), ("write", "written")):
-        for name, title in TITLES.items():
-            runs = found.runs(size, "warm", name, last_touch=last) if size else []
-            if runs:
-                running, answer, all_of_it = (
-                    middle([run[key] for run in runs])
-                    for key in ("running", "first_answer", "touched")
-                )
-                parts = (running, answer - running, all_of_it - answer)
-                rows.append(svg.Bar(f"{title}, {word}", parts))
-    if not rows:
-        return ""
-    return svg.bars(
-        f"{size / 1024:g} GiB, snapshot in the page cache: until every page was touched",
-        svg.Axis("seconds"),
-        rows,
-        legend=["until it runs", "first answer, touches 5 %", "every page touched"],
-    )
-
-
-def _cold_picture(found: Results) -> str:
-    sizes = [size for size in found.sizes() if found.size(size)["cold"]]
-    if not sizes:
-        return ""
-    size, rows, files = max(sizes), [], []
-    for name, title in TITLES.items():
-        runs = found.runs(size, "cold", name, first_touch="/touch/0.05/64/read", known=True)
-        if runs:
-            files += [run["read_file"] for run in runs]
-            running, answer = (
-                middle([run[key] for run in runs]) for key in ("running", "first_answer")
-            )
-            rows.append(svg.Bar(title, (running, answer - running)))
-    return svg.bars(
-        f"{size / 1024:g} GiB, nothing of the snapshot in the page cache: until the first answer",
-        svg.Axis("seconds"),
-        rows,
-        legend=["until it runs", "first answer, touches 5 %"],
-        mark=("reading the file", middle(files)),
-    )
-
-
-def _memory_picture(found: Results) -> str:
-    counts = {one["count"] for one in _together(found)}
-    if not counts:
-        return ""
-    rows = []
-    for name, title in TITLES.items():
-        if name != "cold" and found.together(name, max(counts)):
-            rows.append(svg.Bar(title, (found.own_memory(name, max(counts)) / 2**20,)))
-    return svg.bars(
-        f"Memory of its own of an idle replica, one of {max(counts)} of "
-        f"{found.replica_size() / 1024:g} GiB each",
-        svg.Axis("MiB"),
-        rows,
-    )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -35,19 +34,8 @@ def test_the_page_can_be_written_without_any_figure() -> None:
     sections = tables.sections({"cpus": 2})
     assert sections["embeddings"] == "Not measured."
     assert set(sections) == set(tables.sections(report()))
-    assert tables.pictures({"cpus": 2}) == {}
 
 
 def test_figures_that_lack_are_dashes() -> None:
     found = tables.Results(report())
     assert "| crun restore | - | - | - |" in tables.by_size(found, "running")
-
-
-def test_every_picture_is_named_on_the_page_and_is_xml() -> None:
-    text = PAGE.read_text()
-    drawn = tables.pictures(report())
-    assert len(drawn) == 4
-    for name, picture in drawn.items():
-        assert f"({name})" in text
-        root = ET.fromstring(picture)  # noqa: S314 - our own
-        assert root.tag.endswith("svg")
