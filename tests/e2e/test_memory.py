@@ -160,6 +160,39 @@ def test_the_guard_is_one_filter_more(stack: Stack, profile: str) -> None:
     assert seccomp(restored(stack, f"{profile.lower()}-flat", asked))[-1] == filters
 
 
+END_GUARD = r"""
+import os, signal, sys
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\0")
+    except OSError:
+        continue
+    program = [word for word in words if b"from shim.guard" in word and b"os.kill" not in word]
+    if program and sys.argv[1].encode() in words:
+        os.kill(int(pid), signal.SIGKILL)
+        print(pid)
+"""
+
+
+def test_without_its_guard_calls_fail_and_memory_is_right(stack: Stack) -> None:
+    """And a copy of such a container has a guard again."""
+    arguments = ("-B", "-u", "-m", "workloads.runner", "mapped-advice")
+    asked = Pod(name="advice", containers=[Container(args=arguments)])
+    first = stack.pods.start(asked)
+    stack.capture(first, "guarded")
+    pod = restored(stack, "guarded", asked)
+    ended = stack.node.exec(["python3", "-c", END_GUARD, pod.id()]).stdout.split()
+    assert len(ended) == 1
+    stack.capture(pod, "guarded-again")
+    copy = restored(stack, "guarded-again", asked)
+    expected = first.observe()["mapped-advice"]
+    assert copy.observe()["mapped-advice"] == expected
+    seen = pod.observe()["mapped-advice"]
+    assert seen["DONTNEED"] == ["OSError 38", ["3 own", "1 other", "12 own"]]
+    assert seen["rest"] == expected["rest"]
+    stack.pods.remove(pod)
+
+
 def test_nothing_stays_of_a_restored_container(stack: Stack, original: Running) -> None:
     assert original.ids
     with stack.leaves_nothing():
