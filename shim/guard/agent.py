@@ -154,8 +154,7 @@ class Agent:
         return notice.waits(call)
 
     def _answer(self, call: notice.Notice, wish: calls.Wish) -> None:
-        areas, _ = self._container.areas(call.tid)
-        if not calls.first_is_ours(wish, areas):
+        if not self._container.begins_in(call.tid, wish):
             notice.let_go_on(call)
         elif wish.kind == calls.REFUSE:
             notice.answer(call, -errno.EINVAL)

@@ -37,7 +37,7 @@ _MOST_IOVECS = 1024
 NOTHING, FLAGS, DISCARD, KEEP, NAME, REFUSE = range(6)
 """Treatments: the call may go on; it may, and flags of mappings will differ from here on; the range
 becomes anonymous, empty or with its content; a name is given, which such an area cannot have; the
-call fails with EINVAL if its first area is one of ours."""
+call fails with EINVAL if the first mapping in the range is one of ours."""
 
 
 @record(frozen=True)
@@ -109,13 +109,6 @@ def pieces(one: Wish, areas: list[Area]) -> list[Piece]:
             if not locked:
                 found.append(Piece(area, empty=certain))
     return found
-
-
-def first_is_ours(one: Wish, areas: list[Area]) -> bool:
-    """Whether a range begins in one of our areas."""
-    start, end = one.ranges[0]
-    found = inside(areas, start, end)
-    return bool(found) and found[0].start == start
 
 
 def _madvise(start: int, length: int, advice: int) -> Wish:

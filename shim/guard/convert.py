@@ -61,6 +61,11 @@ class Container:
             one.start < end and start < one.end for one in found for start, end in wish.ranges
         )
 
+    def begins_in(self, tid: int, wish: Wish) -> bool:
+        """Whether the first mapping that a wish is about is ours."""
+        text = listeners.read(f"/proc/{tid}/maps")
+        return maps.first_is(text, self.name, *wish.ranges[0])
+
     def plan(self, tid: int, wish: Wish) -> list[steps.Step]:
         """What to do for a wish; nothing when the kernel may make the call. Raises OSError."""
         whole = self._whole(tid, wish)

@@ -45,6 +45,16 @@ def areas(text: bytes, name: bytes) -> tuple[list[Area], int]:
     return found, len(lines)
 
 
+def first_is(text: bytes, name: bytes, start: int, end: int) -> bool:
+    """Whether the first mapping in a range is a private one of the file ``name``."""
+    for line in text.splitlines():
+        addresses, mode, _ = line.split(b" ", 2)
+        at, after = _addresses(addresses)
+        if after > start:
+            return at < end and line.endswith(b" " + name) and mode[3:4] == b"p"
+    return False
+
+
 def inside(found: list[Area], start: int, end: int) -> list[Area]:
     """Those of the areas that lie in a range, cut to it."""
     return [

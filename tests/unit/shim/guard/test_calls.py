@@ -153,13 +153,6 @@ def test_what_is_kept() -> None:
         assert calls.pieces(Wish(kind, ((0, 4 * P),)), areas) == []
 
 
-def test_first_is_ours() -> None:
-    areas = [Area(P, 3 * P, 3)]
-    assert calls.first_is_ours(discard(2 * P, 9 * P), areas)
-    assert not calls.first_is_ours(discard(0, 9 * P), areas)
-    assert not calls.first_is_ours(discard(3 * P, 9 * P), areas)
-
-
 @given(
     st.sampled_from([bpf.X86_64, bpf.I386, 5]),
     st.integers(0, 450),

@@ -69,6 +69,22 @@ def test_details_of_this_process() -> None:
     assert found
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "wanted"),
+    [
+        (0xE03000, 0xE04000, True),
+        (0xE00000, 0xE04000, True),  # behind a hole
+        (0xE00000, 0xE03000, False),
+        (0x451000, 0xE04000, False),
+        (0xE24000, 0x7F0000010000, False),
+        (0x7F0000020000, 0x7F0000040000, False),  # shared
+        (0x7FFE00000000, 0x7FFE00001000, False),
+    ],
+)
+def test_whether_the_first_is_ours(start: int, end: int, wanted: bool) -> None:  # noqa: FBT001
+    assert maps.first_is(MAPS, NAME, start, end) == wanted
+
+
 def test_inside_cuts_areas_to_a_range() -> None:
     areas = [Area(10, 20, 3, frozenset({"dd"}), 2), Area(30, 40, 1)]
     assert maps.inside(areas, 15, 35) == [Area(15, 20, 3, frozenset({"dd"}), 2), Area(30, 35, 1)]
