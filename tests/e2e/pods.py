@@ -69,6 +69,8 @@ class Container:
     stdin: bool = False
     mounts: Sequence[Mapping[str, Any]] = ()
     devices: Sequence[Mapping[str, Any]] = ()
+    cdi: Sequence[str] = ()
+    """Devices by their names in CDI, as kubelet passes on what a device plugin answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +173,7 @@ class Running:
             "envs": [{"key": key, "value": value} for key, value in env.items()],
             "mounts": [*mounts, *({**mount} for mount in container.mounts)],
             "devices": [{**device} for device in container.devices],
+            "CDI_devices": [{"name": name} for name in container.cdi],
             "labels": {**self._labels(), "io.kubernetes.container.name": container.name},
             "annotations": {
                 "io.kubernetes.container.hash": "5a3b",

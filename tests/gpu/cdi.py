@@ -18,6 +18,9 @@ KIND = "nvidia.com/gpu"
 LIBRARIES = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib")
 """Where a driver's libcuda.so.1 can be."""
 
+HOOK = Path("/usr/bin/nvidia-cdi-hook")
+"""NVIDIA's program for hooks."""
+
 LINKS = "usr/local/lib/podthaw-gpu"
 """Folder of the node with links to the driver's libraries: the rest of what lies beside them on the
 machine, its own C library above all, must not come in the way of the node's."""
@@ -64,7 +67,7 @@ def link_driver(tree: Path) -> None:
     (tree / "etc/ld.so.conf.d/podthaw-gpu.conf").write_text(f"/{LINKS}\n")
 
 
-def specification(devices: Path = Path("/dev")) -> dict[str, Any]:
+def specification(devices: Path = Path("/dev"), hook: Path = HOOK) -> dict[str, Any]:
     """The specification of every GPU of this machine."""
     numbers = sorted(
         int(path.name.removeprefix("nvidia"))
@@ -83,7 +86,16 @@ def specification(devices: Path = Path("/dev")) -> dict[str, Any]:
         {"hostPath": place, "containerPath": place, "options": ["ro", "nosuid", "nodev", "bind"]}
         for place in places()
     ]
+    if hook.exists():  # in the node: those of nvidia-ctk's that fit an image without libraries
+        cache = [] if folder is None else [_hook(hook, "update-ldcache", "--folder", str(folder))]
+        edits["hooks"] = [_hook(hook, "disable-device-node-modification"), *cache]
     return {"cdiVersion": "0.6.0", "kind": KIND, "devices": entries, "containerEdits": edits}
+
+
+def _hook(program: Path, *arguments: str) -> dict[str, Any]:
+    """A hook that runs before the container's root is its root."""
+    command = [program.name, *arguments]
+    return {"hookName": "createContainer", "path": str(program), "args": command}
 
 
 def _device(name: str, nodes: list[dict[str, str]]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from tests.gpu.pods import Program, Running
 from tests.gpu.suspending import Suspender, members
 
 OUTPUT = Path("/output")
+SMI = ("/bin/sh", "-c", "PATH=$PATH:/usr/local/nvidia/bin exec nvidia-smi -L")
+PARAMS = ("/bin/sh", "-c", "grep ModifyDeviceFiles /proc/driver/nvidia/params")
 
 
 def main() -> int:
@@ -143,16 +145,24 @@ def _bench(settings: dict[str, Any], cri: Cri, daemons: Daemons) -> runs.Bench:
     def build(case: Case) -> Program:
         return case.program(settings["python"], settings["folders"], devices)
 
-    if settings["driver"] == "podthaw":
-        return runs.Bench(
-            cri=cri, daemons=daemons, build=build, capture=runs.capture, thaw=lambda _: {}
-        )
-    suspender = Suspender()
+    suspender = Suspender() if settings["driver"] == "script" else None
+
+    def look(pod: Running) -> str:
+        if not settings["gpu"]:
+            return ""
+        (status, answer), (_, params) = pod.exec(*SMI), pod.exec(*PARAMS)
+        if status or not answer.startswith("GPU 0:"):
+            raise RuntimeError(f"nvidia-smi in {pod.name} ended with {status}: {answer}")
+        return answer + params
 
     def thaw(pod: Running) -> dict[str, float]:
+        if suspender is None:
+            return {}
         return suspender.resume(suspender.users(members(pod.container)))
 
-    return runs.Bench(cri=cri, daemons=daemons, build=build, capture=runs.capture, thaw=thaw)
+    return runs.Bench(
+        cri=cri, daemons=daemons, build=build, capture=runs.capture, look=look, thaw=thaw
+    )
 
 
 if __name__ == "__main__":

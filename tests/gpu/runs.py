@@ -32,6 +32,8 @@ class Bench:
     build: Callable[[Case], Program]
     capture: Callable[[Running, str], dict[str, Any]]
     """Capture a running pod under a name; what there is to say about it."""
+    look: Callable[[Running], str]
+    """What programs that are run in the container beside it see of the GPU."""
     thaw: Callable[[Running], dict[str, float]]
     """What must still be done after StartContainer; seconds by name."""
 
@@ -72,8 +74,7 @@ def run(bench: Bench, case: Case) -> dict[str, Any]:
                 for key in before
                 if (after[key] or 0) > (before[key] or 0)
             }
-            if grown:
-                raise WrongError(f"grown over {case.restores - 2} restores: {grown}")
+            _require(not grown, f"grown over {case.restores - 2} restores: {grown}")
     finally:
         for pod in pods:
             pod.remove()
@@ -90,6 +91,8 @@ def restore(
         restored.wait_steps(STEPS, timeout=120)
         report = last_result()
         compare(restored, original, report)
+        there, here = bench.look(original), bench.look(restored)
+        _require(there == here, f"{restored.name}: it sees {here!r}, the original {there!r}")
     except BaseException:
         restored.remove()
         raise
@@ -105,14 +108,18 @@ def restore(
 
 def compare(restored: Running, original: Running, report: dict[str, Any]) -> None:
     """WrongError unless it was restored, and every step has the original's sum."""
-    if restored.is_cold() or report.get("outcome") != "restored":
-        raise WrongError(f"{restored.name} started cold: {report}")
+    well = report.get("outcome") == "restored" and not restored.is_cold()
+    _require(well, f"{restored.name} started cold: {report}")
     steps = restored.steps()
     original.wait_steps_to(max(steps))
     known = original.steps()
     different = [number for number, value in steps.items() if known.get(number) != value]
-    if different:
-        raise WrongError(f"{restored.name}: {len(different)} of {len(steps)} steps differ")
+    _require(not different, f"{restored.name}: {len(different)} of {len(steps)} steps differ")
+
+
+def _require(condition: bool, text: str) -> None:  # noqa: FBT001 - as assert takes it
+    if not condition:
+        raise WrongError(text)
 
 
 def captured(bench: Bench, pod: Running, name: str) -> dict[str, Any]:
