@@ -95,18 +95,32 @@ def parse(text: str) -> list[Mounted]:
     return found
 
 
-def read(pid: int | None = None) -> list[Mounted]:
-    """The mounts of the mount namespace of a process, or of this one. Raises OSError."""
+def read(pid: int | None = None, *, containing: str = "") -> list[Mounted]:
+    """The mounts of the mount namespace of a process, or of this one. Raises OSError.
+
+    ``containing``: only those whose line of mountinfo has this text; a node has hundreds, and
+    taking all of them apart takes longer than reading them.
+    """
     with open(
         f"/proc/{pid or 'self'}/mountinfo", encoding="utf-8", errors="surrogateescape"
     ) as file:
-        return parse(file.read())
+        text = file.read()
+    if containing:
+        text = "\n".join(line for line in text.split("\n") if containing in line)
+    return parse(text)
+
+
+def encode(text: str) -> str:
+    """A mount point as mountinfo has it (fs/proc_namespace.c, show_mountinfo)."""
+    for char in "\\ \t\n":
+        text = text.replace(char, f"\\{ord(char):03o}")
+    return text
 
 
 def at(target: str, mounts: list[Mounted] | None = None) -> Mounted | None:
     """The topmost mount exactly at ``target`` (an absolute path without symbolic links)."""
     found = None
-    for mount in read() if mounts is None else mounts:
+    for mount in read(containing=f" {encode(target)} ") if mounts is None else mounts:
         if mount.target == target:
             found = mount
     return found
@@ -114,7 +128,7 @@ def at(target: str, mounts: list[Mounted] | None = None) -> Mounted | None:
 
 def below(folder: str, mounts: list[Mounted] | None = None) -> list[str]:
     """Targets strictly below ``folder``, the ones to unmount first in front."""
-    listed = read() if mounts is None else mounts
+    listed = read(containing=f" {encode(folder)}/") if mounts is None else mounts
     return [mount.target for mount in reversed(listed) if mount.target.startswith(folder + "/")]
 
 
@@ -142,13 +156,14 @@ def unmount_all_below(folder: str) -> None:
 
     Raises OSError when one stays: whoever deletes files below ``folder`` must know that first.
     """
-    for target in below(folder):
+    found = below(folder)
+    for target in found:
         try:
             unmount(target, detach=True)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOENT):  # it went with its parent
                 raise
-    left = below(folder)
+    left = below(folder) if found else []
     if left:
         raise OSError(errno.EBUSY, "still mounted", left[0])
 

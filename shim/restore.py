@@ -306,7 +306,7 @@ def _record(command: Command, order: plan.Plan, spec: dict[str, Any], run: str) 
         cgroups=cgroups.directories(
             spec,
             command.id,
-            mounts.read(),
+            mounts.read(containing=" - cgroup"),
             systemd=_is_systemd(command.global_options),
         ),
         rootfs_path=os.path.realpath(os.path.join(bundle, root)),

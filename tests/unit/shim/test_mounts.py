@@ -53,6 +53,18 @@ def test_below_is_strict_and_starts_with_the_last() -> None:
 def test_every_name_survives_the_kernels_escapes(name: bytes) -> None:
     escaped = b"".join(b"\\%03o" % byte if byte in b" \t\n\\" else bytes([byte]) for byte in name)
     assert os.fsencode(mounts.decode(os.fsdecode(escaped))) == name
+    assert os.fsencode(mounts.encode(os.fsdecode(name))) == escaped
+
+
+def test_those_whose_line_has_a_text() -> None:
+    everything = mounts.read()
+    root = [mount for mount in everything if mount.target == "/"]
+    assert mounts.at("/") == root[-1]
+    proc = next(mount for mount in everything if mount.type == "proc")
+    assert proc in mounts.read(containing=" - proc")
+    assert len(mounts.read(containing=" - proc")) < len(everything)
+    assert mounts.below("/proc") == mounts.below("/proc", everything)
+    assert mounts.read(containing="no line has this") == []
 
 
 @given(st.text(max_size=300))
