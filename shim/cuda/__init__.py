@@ -10,7 +10,8 @@ The parts, from the bottom:
 
     calls       what a driver can be asked, and what it answers when it refuses
     driver      … through libcuda.so.1          program   … through the program cuda-checkpoint
-    helper      a process of its own that makes the calls, so that a stuck one cannot hold us up
+    service     a process of its own that makes the calls, so that a stuck one cannot hold us up
+    helper      the caller's side of it
     session     all processes of a container: suspend, resume, bring back after a failure
     processes   which processes of a container use CUDA
     devices     GPU device nodes of an OCI spec, and the map from the old GPUs to the new ones
@@ -23,3 +24,7 @@ and leaves it checkpointed; the lock of a stopped process hangs whatever its tim
 
 DRIVER = "driver"
 """Value of the setting ``cuda``: the driver's own API; else the path of cuda-checkpoint."""
+
+FILE = "cuda.json"
+"""Beside CRIU's images when processes were checkpointed: ``{"processes": [7]}``, their ids inside
+the container."""

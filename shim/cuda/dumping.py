@@ -9,14 +9,10 @@ from pathlib import Path
 
 from shim import procfs
 from shim.container import ContainerRef
-from shim.cuda import devices, session
+from shim.cuda import FILE, devices, session
 from shim.cuda.calls import State
 from shim.cuda.helper import Helper
 from shim.errors import Unfit
-
-FILE = "cuda.json"
-"""Beside CRIU's images when processes were checkpointed: ``{"processes": [7]}``, their ids inside
-the container."""
 
 
 class GpuDump:
@@ -50,7 +46,7 @@ class GpuDump:
         )
         self.pids, self.phases = done.pids, done.phases
         if self.pids:
-            inner = sorted(_inner(pid) for pid in self.pids)
+            inner = sorted(session.inner_pid(pid) for pid in self.pids)
             (images / FILE).write_text(json.dumps({"processes": inner}))
 
     def resume(self) -> None:
@@ -74,8 +70,3 @@ class GpuDump:
         """End the helper."""
         if self._helper is not None:
             self._helper.close()
-
-
-def _inner(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text(errors="replace")
-    return procfs.parse_status(status).inner

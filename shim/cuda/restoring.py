@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import time
 
-from shim import cgroups, procfs
-from shim.container import start_time
-from shim.cuda import devices, session
+from shim import cgroups
+from shim.cuda import FILE, devices, session
 from shim.cuda.calls import State
-from shim.cuda.dumping import FILE
 from shim.cuda.helper import Helper
 from shim.errors import Broken, Unfit
 from shim.journal import Journal, load
@@ -38,7 +36,7 @@ class GpuRestore:
         pids = self._find(record, deadline)
         session.restore(self._helper, pids, self._map, deadline)
         record.cuda = self._how
-        record.locked = {str(pid): start_time(pid) or 0 for pid in pids}
+        record.locked = {str(pid): session.start_time(pid) or 0 for pid in pids}
         record.save()
 
     def unlock(self, record: Journal, deadline: float) -> None:
@@ -60,7 +58,7 @@ class GpuRestore:
                     f"{session.name(pid)} is {state.name.lower()} for the NVIDIA driver after "
                     "CRIU's restore, wanted checkpointed"
                 )
-        found = sorted(_inner(pid) for pid in states)
+        found = sorted(session.inner_pid(pid) for pid in states)
         if found != self._wanted:
             raise Unfit(
                 "the NVIDIA driver does not know the restored processes: wanted "
@@ -74,7 +72,9 @@ def unlock_at_start(run: str, container: str) -> None:
     record = load(run, container)
     if record is None or not record.locked:
         return
-    pids = [int(pid) for pid, began in record.locked.items() if start_time(int(pid)) == began]
+    pids = [
+        int(pid) for pid, began in record.locked.items() if session.start_time(int(pid)) == began
+    ]
     with Helper(record.cuda, restores=False) as helper:
         session.unlock(helper, pids, time.monotonic() + _UNLOCK_SECONDS)
     record.locked = {}
@@ -90,14 +90,6 @@ def _processes(path: str) -> list[int]:
     if not isinstance(found, list) or not all(type(one) is int for one in found):
         raise Broken(f"the snapshot's {FILE} names no processes")
     return sorted(found)
-
-
-def _inner(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            return procfs.parse_status(file.read()).inner
-    except OSError:
-        return 0
 
 
 def _listed(pids: list[int]) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from shim.container import start_time
 from shim.cuda.calls import State
-from shim.cuda.helper import Answer, Helper, StuckError
+from shim.cuda.helper import Helper, StuckError
 from shim.errors import Unfit
+from shim.record import field, record
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from shim.cuda.helper import Answer
 
 _ANSWER_SECONDS = 20.0
 """How long to wait for the driver where it has nothing to copy."""
@@ -29,7 +32,7 @@ _ROUNDS = 5
 """How often new CUDA processes may turn up while the others are being locked."""
 
 
-@dataclass(kw_only=True)
+@record(kw_only=True)
 class Suspended:
     """The processes whose device memory is in their ordinary memory now."""
 
@@ -95,7 +98,7 @@ def restore(
     _all_well("restored", helper.ask("restore", pids, deadline, gpu_map=gpu_map))
 
 
-def restore_seconds(pids: Collection[int], proc: Path = Path("/proc")) -> float:
+def restore_seconds(pids: Collection[int], proc: str = "/proc") -> float:
     """How long to wait for the driver to give checkpointed processes their device memory again.
 
     It is in their ordinary memory then, so that tells how much it may be.
@@ -103,7 +106,7 @@ def restore_seconds(pids: Collection[int], proc: Path = Path("/proc")) -> float:
     size = 0
     for pid in pids:
         with suppress(OSError, ValueError, IndexError):
-            pages = int((proc / str(pid) / "statm").read_text().split()[1])
+            pages = int(_read(f"{proc}/{pid}/statm").split()[1])
             size += pages * os.sysconf("SC_PAGE_SIZE")
     return _ANSWER_SECONDS + size / _SLOWEST
 
@@ -118,7 +121,7 @@ def bring_back(
 ) -> tuple[list[str], list[str]]:
     """Bring processes back to running, from whatever state, and see that they are.
 
-    ``processes`` maps each to its start time (:func:`shim.container.start_time`), so that another
+    ``processes`` maps each to its start time (:func:`start_time`), so that another
     one of that number is not touched. It is tried for ``patience`` seconds, and a call that is
     under way then is waited for. Returns what was done, and what could not be. Safe to
     repeat. Never raises an expected error.
@@ -189,21 +192,51 @@ def _all_well(what: str, answers: Mapping[int, Answer]) -> None:
         )
 
 
-def name(pid: int, proc: Path = Path("/proc")) -> str:
+def name(pid: int, proc: str = "/proc") -> str:
     """A process as people know it: its number inside the container, and its program's name."""
     try:
-        text = (proc / str(pid) / "status").read_text(errors="replace")
+        fields = _status(pid, proc)
     except OSError:
         return f"process {pid}"
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    inner = (fields.get("NSpid", "").split() or [str(pid)])[-1]
-    return f"process {inner} ({fields.get('Name', '').strip()})"
+    return f"process {_inner(fields, pid)} ({fields.get('Name', '').strip()})"
 
 
-def is_stopped(pid: int, proc: Path = Path("/proc")) -> bool:
+def inner_pid(pid: int, proc: str = "/proc") -> int:
+    """The process's number inside the container; 0 when it is gone."""
+    try:
+        return _inner(_status(pid, proc), pid)
+    except OSError:
+        return 0
+
+
+def is_stopped(pid: int, proc: str = "/proc") -> bool:
     """Whether a signal has stopped it: the driver would wait for it without end."""
     try:
-        text = (proc / str(pid) / "stat").read_text(errors="replace")
+        text = _read(f"{proc}/{pid}/stat")
     except OSError:
         return False
     return text[text.rfind(")") + 2 :][:1] in ("T", "t")
+
+
+def start_time(pid: int, proc: str = "/proc") -> int | None:
+    """As :func:`shim.container.start_time`, which takes more to import."""
+    try:
+        text = _read(f"{proc}/{pid}/stat")
+    except OSError:
+        return None
+    fields = text[text.rfind(")") + 2 :].split()
+    return None if fields[0] in "ZXx" else int(fields[19])
+
+
+def _inner(fields: Mapping[str, str], pid: int) -> int:
+    return int((fields.get("NSpid", "").split() or [str(pid)])[-1])
+
+
+def _status(pid: int, proc: str) -> dict[str, str]:
+    lines = _read(f"{proc}/{pid}/status").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()

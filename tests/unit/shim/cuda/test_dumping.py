@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from shim.container import ContainerRef
+from shim.cuda import FILE
 from shim.cuda.calls import State
-from shim.cuda.dumping import FILE, GpuDump
+from shim.cuda.dumping import GpuDump
 from shim.cuda.helper import Helper
 from shim.errors import Unfit
 from tests.unit.shim.cuda.conftest import Fake

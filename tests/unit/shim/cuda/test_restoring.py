@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from shim.cuda import restoring, session
+from shim.cuda import FILE, restoring, session
 from shim.cuda.calls import State
-from shim.cuda.dumping import FILE
 from shim.cuda.restoring import GpuRestore
 from shim.errors import Broken, Unfit
 from shim.journal import Journal, path_of

@@ -206,8 +206,8 @@ def test_more_memory_may_take_longer(tmp_path: Path) -> None:
     pages = (40 << 30) // os.sysconf("SC_PAGE_SIZE")
     (tmp_path / "7").mkdir()
     (tmp_path / "7/statm").write_text(f"1 {pages} 1 1 0 1 0\n")
-    assert session.restore_seconds([7], tmp_path) == 60.0
-    assert session.restore_seconds([8], tmp_path) == 20.0
+    assert session.restore_seconds([7], str(tmp_path)) == 60.0
+    assert session.restore_seconds([8], str(tmp_path)) == 20.0
 
 
 def test_a_process_has_its_name_and_inner_number() -> None:
