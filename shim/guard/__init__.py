@@ -12,7 +12,7 @@ one per container, first makes the area truly anonymous and then lets the call g
     if the agent dies such calls fail with ENOSYS: an error, never wrong memory
     at the end       the agent ends by itself when the last process of the container does
 
-Which calls, and what is done: docs/decisions/guarded-memory.md.
+Which calls, and what is done: docs/decisions/mapped-memory.md.
 """
 
 from __future__ import annotations

@@ -34,6 +34,12 @@ _ADVICE = sum(1 << n for n in (_RANDOM, _SEQUENTIAL, _DONTFORK, _MERGEABLE, _HUG
 _ADVICE |= 1 << _DONTDUMP
 """What madvise(2) takes for private mappings of a file, too; MADV_WIPEONFORK it does not."""
 
+_32_BITS = 1 << 32
+"""A program with nothing above is one of 32 bits, which the guard cannot serve."""
+
+_GUARDED = 1 << 48
+"""The guard (:mod:`shim.guard.filter`) knows addresses below; only who asks for it has others."""
+
 Key = tuple[int, int]
 """A VMA: process and position in its list."""
 
@@ -127,12 +133,14 @@ def mappable(vma: mm.Vma, *, ours: bool, guards: Iterable[tuple[int, int]] = ())
     """
     if any(start < vma.end and vma.start < end for start, end in guards):
         return False
-    if vma.madv & ~_ADVICE or vma.flags & ~_FLAGS:
+    if vma.madv & ~_ADVICE or vma.flags & ~_FLAGS or vma.end > _GUARDED:
         return False
     return ours or (vma.status in _STATUS and vma.flags & mm.MAP_ANONYMOUS != 0)
 
 
 def _worth_it(task: Task) -> list[Candidate]:
+    if all(vma.end <= _32_BITS for vma in task.space.vmas):
+        return []
     guards = [(vma.start, vma.end) for vma in task.space.vmas if vma.status & mm.GUARD]
     found = []
     for index, vma in enumerate(task.space.vmas):

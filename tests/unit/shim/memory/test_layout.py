@@ -112,3 +112,13 @@ def test_areas_with_the_same_addresses_have_a_name_each() -> None:
     tasks = [_task(1, [_vma(BASE, 40)]), _task(2, [_vma(BASE, 40)], 1), _task(3, [_vma(BASE, 40)])]
     assert [one.slot for one in layout.plan(tasks, _always).placed.values()] == [0, 0, 0]
     assert [one.slot for one in layout.plan(tasks, _never).placed.values()] == [0, 1, 2]
+
+
+def test_a_program_of_32_bits_is_copied() -> None:
+    low = _vma(1 << 20, 40)
+    assert layout.plan([_task(1, [low])], _always).placed == {}
+    assert layout.plan([_task(1, [low, _vma(BASE, 1)])], _always).placed.keys() == {(1, 0)}
+
+
+def test_what_the_guard_cannot_guard_is_copied() -> None:
+    assert layout.plan([_task(1, [_vma(1 << 50, 40)])], _always).placed == {}
