@@ -182,6 +182,8 @@ def test_small_memory_file_systems_are_the_wrapper_s_to_make(tmp_path: Path) -> 
     place = Path(order.images) / "mountpoints-13.img"
     assert place.is_symlink()
     files["images/tmpfs-dev-68.tar.gz.img"] = test_tmpfs.DEV
+    order, _, _ = prepared(tmp_path / "users", {**files, "images/userns-14.img": b""})
+    assert order.tmpfs is None
     order, run, _ = prepared(tmp_path, files)
     assert order.tmpfs == str(run / "plans" / PLAN / "tmpfs.json")
     (told,) = json.loads(Path(order.tmpfs).read_text())
