@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.gpu.pods import Program
+from tests.gpu import image
+from tests.gpu.pods import IMAGE, Program
 
 GPU = ("nvidia.com/gpu=0",)
 
@@ -19,22 +20,29 @@ class Case:
     script: Sequence[str]
     """The program in tests/gpu/programs and its arguments."""
     handler: str = ""
+    own: bool = False
+    """Whether the image has a C library and a Python of its own."""
     restores: int = 1
     again: bool = False
     """Whether a restored container is captured, and restored from that."""
 
     def program(self, python: str, folders: Sequence[str], devices: Sequence[str]) -> Program:
         """The container."""
+        if self.own:
+            python, folders = image.INTERPRETER, ()
         command = [python, "-B", "-u", f"/programs/{self.script[0]}", *self.script[1:]]
         env = {"PYTHONDONTWRITEBYTECODE": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
         through = self.handler == "nvidia"
         if through:  # by nvidia-container-runtime: it reads this variable
-            env["NVIDIA_VISIBLE_DEVICES"] = ",".join(devices)
+            # A CDI name is looked up in the specifications; from a number it makes its own.
+            names = [name.partition("=")[2] for name in devices] if self.own else devices
+            env["NVIDIA_VISIBLE_DEVICES"] = ",".join(names)
         return Program(
             command=command,
             devices=() if through else devices,
             handler=self.handler,
             env=env,
+            image=image.OWN if self.own else IMAGE,
             folders=folders,
         )
 
@@ -51,6 +59,14 @@ CASES = (
         about="the same by nvidia-container-runtime, mode cdi",
         script=("driver.py", "256"),
         handler="nvidia",
+    ),
+    Case(
+        name="own-image",
+        about="… mode jit-cdi: libraries, links and cache into an image with its own C library",
+        script=("driver.py", "256"),
+        handler="nvidia",
+        own=True,
+        again=True,
     ),
     Case(name="two", about="two CUDA processes in one container", script=("tree.py", "2", "512")),
     Case(name="child", about="only a child uses CUDA", script=("tree.py", "1", "512")),
@@ -93,6 +109,12 @@ PLAIN = (
         about="no GPU: a dry run of all the rest",
         script=("plain.py", "256"),
         again=True,
+    ),
+    Case(
+        name="plain-own",
+        about="… in an image with its own C library",
+        script=("plain.py", "8"),
+        own=True,
     ),
     Case(name="plain-twenty", about="… restored three times", script=("plain.py", "8"), restores=3),
 )

@@ -64,6 +64,9 @@ def link_driver(tree: Path) -> None:
     for pattern in _DRIVER:
         for library in folder.glob(pattern):
             (links / library.name).symlink_to(seen / library.name)
+    program = folder.parent / "bin/nvidia-smi"
+    if mount_point(folder) and program.exists():  # NVIDIA's runtime takes it from PATH
+        (tree / "usr/bin/nvidia-smi").symlink_to(program)
     (tree / "etc/ld.so.conf.d/podthaw-gpu.conf").write_text(f"/{LINKS}\n")
 
 

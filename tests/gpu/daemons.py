@@ -65,6 +65,9 @@ class Daemons:
             Path(folder).mkdir(parents=True, exist_ok=True)
         text = (FILES / "containerd.toml").read_text()
         Path("/etc/containerd/config.toml").write_text(text + NVIDIA)
+        toolkit = Path("/etc/nvidia-container-runtime/config.toml")
+        toolkit.parent.mkdir(parents=True)
+        toolkit.write_text(TOOLKIT)
         shutil.copy(FILES / "cni.conflist", "/etc/cni/net.d/10-node.conflist")
         Path("/etc/cdi/nvidia.json").write_text(json.dumps(cdi.specification(), indent=1))
         stage = ["python3", "deploy/stage.py", "/opt/podthaw", "--python", PYTHON]
@@ -85,6 +88,12 @@ class Daemons:
         if process.poll() is not None:
             raise RuntimeError(f"{name} ended at once:\n{tail(LOGS / f'{name}.log')}")
 
+
+TOOLKIT = """
+# nvidia-ctk, which runs the hooks by default, is not carried along.
+[nvidia-ctk]
+  path = "/usr/bin/nvidia-cdi-hook"
+"""
 
 NVIDIA = """
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.nvidia]

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.gpu import cases, figures, runs
+from tests.gpu import cases, figures, image, runs
 from tests.gpu.cases import Case
 from tests.gpu.cri import Cri
 from tests.gpu.daemons import LOGS, PROXY, Daemons, run, smi, tail
@@ -38,6 +38,7 @@ def main() -> int:
     wrong: list[str] = []
     try:
         with Daemons() as daemons:
+            image.make(Path("/var/tmp"))
             cri = Cri(PROXY)
             bench = _bench(settings, cri, daemons)
             for case in _chosen(settings):

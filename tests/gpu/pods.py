@@ -31,6 +31,7 @@ class Program:
     """CDI names, as a device plugin gives them to kubelet."""
     handler: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    image: str = IMAGE
     folders: Sequence[str] = ("/usr",)
     """Folders of the machine that it sees at their own place."""
 
@@ -134,7 +135,7 @@ def start(cri: Cri, program: Program, name: str, *, snapshot: str = "") -> Runni
     mounts = _mounts(program.folders)
     config = {
         "metadata": {"name": "main"},
-        "image": {"image": IMAGE},
+        "image": {"image": program.image},
         "command": list(program.command),
         "envs": [{"key": key, "value": value} for key, value in program.env.items()],
         "mounts": mounts,
