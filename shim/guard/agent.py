@@ -39,6 +39,7 @@ class Agent:
         self._lock = lock
         self._log = log
         self._clean: set[int] = set()
+        self._poll, self._polled = select.poll(), list[int]()
         self._joined: dict[int, tuple[int, ...]] = {}
         """Thread → arguments of its last call whose range was made one mapping."""
 
@@ -91,11 +92,7 @@ class Agent:
         late = ptrace.release_late()
         if late:
             seconds = _POLL_LATE if seconds is None else min(seconds, _POLL_LATE)
-        poll = select.poll()
-        for fd in self._listeners.held:
-            poll.register(fd, _IN)
-        if socket is not None:
-            poll.register(socket, _IN)
+        poll = self._poll_of(socket)
         spoken = False
         for fd, events in poll.poll(None if seconds is None else seconds * 1000):
             if fd == socket:
@@ -105,6 +102,14 @@ class Agent:
             elif events & _HANGUP:
                 self._listeners.drop(fd)
         return spoken
+
+    def _poll_of(self, socket: int | None) -> select.poll:
+        wanted = [*self._listeners.held, *([] if socket is None else [socket])]
+        if wanted != self._polled:
+            self._poll, self._polled = select.poll(), wanted
+            for fd in wanted:
+                self._poll.register(fd, _IN)
+        return self._poll
 
     def _receive(self, listener: int) -> None:
         call = notice.receive(listener)

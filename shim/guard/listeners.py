@@ -37,10 +37,22 @@ class Listeners:
                 raise OSError(ctypes.get_errno(), "pidfd_getfd")
         finally:
             os.close(handle)
-        if any(notice.same_file(os.getpid(), found, other) for other in self.held):
-            os.close(found)
-        else:
-            self.held.append(found)
+        self._keep(found)
+
+    def _keep(self, fd: int) -> None:
+        """Put a descriptor in its place, or close it when we have that listener already.
+
+        The kernel has an order of open files (kcmp(2)), so that a few of many are compared.
+        """
+        low, high = 0, len(self.held)
+        while low < high:
+            middle = (low + high) // 2
+            order = notice.compare_files(os.getpid(), fd, self.held[middle])
+            if order == 0:
+                os.close(fd)
+                return
+            low, high = (low, middle) if order == 1 else (middle + 1, high)
+        self.held.insert(low, fd)
 
     def drop(self, fd: int) -> None:
         """Forget a listener whose last process has ended."""

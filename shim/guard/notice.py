@@ -81,9 +81,9 @@ def _send(notice: Notice, value: int, error: int, flags: int) -> None:
             raise
 
 
-def same_file(pid: int, one: int, other: int) -> bool:
-    """Whether two descriptors of a process are the same open file (kcmp(2))."""
-    return bool(_libc.syscall(_KCMP, pid, pid, _KCMP_FILE, one, other) == 0)
+def compare_files(pid: int, one: int, other: int) -> int:
+    """How two descriptors of a process are ordered: 0 for the same open file, 1 less, 2 greater."""
+    return int(_libc.syscall(_KCMP, pid, pid, _KCMP_FILE, one, other))
 
 
 def same_memory(one: int, other: int) -> bool:

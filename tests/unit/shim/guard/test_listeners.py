@@ -49,6 +49,25 @@ def test_other_descriptors_are_no_listeners() -> None:
             os.close(fd)
 
 
+def test_each_open_file_is_held_once() -> None:
+    held = listeners.Listeners()
+    files = [os.eventfd(0) for _ in range(40)]
+    with subprocess.Popen(["sleep", "60"], pass_fds=files) as process:
+        try:
+            for fd in (*files, *reversed(files), files[7]):
+                held.take(process.pid, fd)
+            assert len(held.held) == len(set(held.held)) == 40
+            for fd in held.held[:]:
+                held.drop(fd)
+            assert held.held == []
+            with pytest.raises(OSError, match="pidfd_getfd"):
+                held.take(process.pid, 900)
+        finally:
+            process.kill()
+            for fd in files:
+                os.close(fd)
+
+
 def test_a_process_that_has_ended() -> None:
     child = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(child, 0)
