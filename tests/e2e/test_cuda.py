@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import fakegpu
 from tests.e2e.conftest import WEB
 from tests.e2e.pods import Running
 from tests.e2e.rpc import RpcError, reason
 from tests.e2e.stack import RUN, Stack
 from tests.e2e.test_killed import KILLS
-from tests.fakegpu import Gpu
+from tests.fakegpu import HOME, Gpu
 from tests.fakegpu.node import PROGRAM, Call, Gpus, stands, steps, wait_for_steps
 
 pytestmark = pytest.mark.node
@@ -471,6 +472,32 @@ def test_a_hook_finds_its_program_running(stack: Stack, gpus: Gpus, three: str) 
     running = stack.pods.start(pod, ready=False)
     wait_for_steps(running, users=3)
     assert len(of(gpus.log(), "unlock")) == 3
+
+
+def test_by_the_program_cuda_checkpoint(stack: Stack, gpus: Gpus) -> None:
+    """The alternative of the configuration: slower, and the same to the user."""
+    program, dropin = f"{HOME}/cuda-checkpoint", "/etc/containerd/conf.d/50-podthaw.toml"
+    stack.node.write(program, fakegpu.checkpoint().read_bytes(), mode=0o755)
+
+    def configure(old: str, new: str) -> None:
+        stack.node.exec(["sed", "-i", f's|cuda = "{old}"|cuda = "{new}"|', dropin])
+        stack.node.kill("proxy")
+        stack.node.start_proxy()
+
+    pod = start(stack, gpus, "--children", "1")
+    configure("driver", program)
+    try:
+        gpus.remove()
+        stack.node.write("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1", fakegpu.nvml().read_bytes())
+        stack.capture(pod, "by-program")
+        wait_for_steps(pod, users=2)
+        asked = gpus.pod("--children", "1", gpus=(1,)).restoring("by-program", on_failure="fail")
+        new = wait_for_steps(stack.pods.start(asked, ready=False), users=2)
+        assert {step.gpu for step in new} == {gpus.all[1].uuid}
+        assert {call.name for call in gpus.log()} == {"lock", "checkpoint", "restore", "unlock"}
+    finally:
+        gpus.install()
+        configure(program, "driver")
 
 
 # -- everybody else --------------------------------------------------------------------------

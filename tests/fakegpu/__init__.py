@@ -60,6 +60,11 @@ def program() -> Path:
     return _build("program", ["program.c", "fakecuda.c"], ["-static"])
 
 
+def checkpoint() -> Path:
+    """The program cuda-checkpoint, static, with the driver inside."""
+    return _build("checkpoint", ["checkpoint.c", "fakecuda.c"], ["-static"])
+
+
 def _build(name: str, sources: Sequence[str], options: Sequence[str]) -> Path:
     if not shutil.which("cc"):
         pytest.skip("no C compiler")

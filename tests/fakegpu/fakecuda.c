@@ -519,7 +519,9 @@ EXPORT int cuGetErrorString(int code, const char **text)
 {
     *text = code == NOT_SUPPORTED ? "operation not supported"
             : code == NO_MEMORY   ? "out of memory"
-                                  : "an error of the fake driver";
+            : code == NOT_INITIALIZED ? "initialization error"
+            : code == SYSTEM ? "OS call failed or operation not supported on this OS"
+                             : "an error of the fake driver";
     return SUCCESS;
 }
 
