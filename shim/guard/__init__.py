@@ -58,7 +58,7 @@ def strip(images: Path) -> bool:
     return edge.strip(images)
 
 
-@record(frozen=True)
+@record(kw_only=True, frozen=True)
 class Agent:
     """The process that serves one container, as its starter sees it."""
 
@@ -66,8 +66,10 @@ class Agent:
     started: int
     """Its start in clock ticks after boot (field 22 of /proc/PID/stat): with it the number of a
     process is its own. Both belong in the journal; ``stop`` takes them."""
-    pipe: int
-    """Descriptor of the starter's end of a socket to it; close-on-exec."""
+    order: int
+    """Pipe to it; this and the next are descriptors of the starter, close-on-exec."""
+    answer: int
+    """Pipe from it."""
 
     def ready(self, deadline: float) -> None:
         """Tell it that the processes run, and wait until it serves every one of them.

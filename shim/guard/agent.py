@@ -1,6 +1,6 @@
 """The agent: answers the stopped calls of one container, from its restore to its end.
 
-    python -I -S -c … ROOT SOCKET RUN CONTAINER LOG FILE CGROUP…
+    python -I -S -c … ROOT ORDERS ANSWERS RUN CONTAINER LOG FILE CGROUP…
 
 See :mod:`shim.guard` for what it is for and :mod:`shim.guard.launch` for who starts it. It ends
 when the last process with one of its filters has ended.
@@ -13,7 +13,6 @@ import errno
 import fcntl
 import os
 import select
-import signal
 import sys
 import time
 
@@ -87,15 +86,15 @@ class Agent:
         """Whether there is a process to serve."""
         return bool(self._listeners.held)
 
-    def serve(self, socket: int | None, seconds: float | None) -> bool:
-        """Answer what comes within some time, or the first that comes; True: the socket spoke."""
+    def serve(self, orders: int | None, seconds: float | None) -> bool:
+        """Answer what comes within some time, or the first that comes; True: there is an order."""
         late = ptrace.release_late()
         if late:
             seconds = _POLL_LATE if seconds is None else min(seconds, _POLL_LATE)
-        poll = self._poll_of(socket)
+        poll = self._poll_of(orders)
         spoken = False
         for fd, events in poll.poll(None if seconds is None else seconds * 1000):
-            if fd == socket:
+            if fd == orders:
                 spoken = True
             elif events & _IN:
                 self._receive(fd)
@@ -103,8 +102,8 @@ class Agent:
                 self._listeners.drop(fd)
         return spoken
 
-    def _poll_of(self, socket: int | None) -> select.poll:
-        wanted = [*self._listeners.held, *([] if socket is None else [socket])]
+    def _poll_of(self, orders: int | None) -> select.poll:
+        wanted = [*self._listeners.held, *([] if orders is None else [orders])]
         if wanted != self._polled:
             self._poll, self._polled = select.poll(), wanted
             for fd in wanted:
@@ -179,18 +178,16 @@ class Agent:
 
 def main(arguments: list[str]) -> int:
     """The program. Returns its exit status."""
-    socket, run, container, log, name, *cgroups = arguments
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    pipe = int(socket)
+    orders, answers, run, container, log, name, *cgroups = arguments
+    pipes = int(orders), int(answers)
     os.chdir("/")
-    _close_all_but(pipe)
+    _close_all_but(pipes)
     path = f"{run}/guards/{container}.lock"
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     agent = Agent(cgroups, name, lock, log)
     try:
-        return _live(agent, pipe)
+        return _live(agent, *pipes)
     except Exception as error:
         agent.tell(f"ended: {type(error).__name__}: {error}")
         raise
@@ -198,10 +195,10 @@ def main(arguments: list[str]) -> int:
         os.unlink(path)
 
 
-def _live(agent: Agent, pipe: int) -> int:
-    while not agent.serve(pipe, _POLL_RESTORE):
+def _live(agent: Agent, orders: int, answers: int) -> int:
+    while not agent.serve(orders, _POLL_RESTORE):
         agent.look()
-    if os.read(pipe, 64) != b"restored\n":
+    if os.read(orders, 64) != b"restored\n":
         return 1  # the restore was given up
     problem = ""
     if not agent.settle():
@@ -209,10 +206,11 @@ def _live(agent: Agent, pipe: int) -> int:
     elif not agent.serves:
         problem = "no process of the container has the filter that guards its memory"
     try:
-        os.write(pipe, f"{problem or 'ready'}\n".encode())
+        os.write(answers, f"{problem or 'ready'}\n".encode())
     except OSError:
         return 1  # whoever has started us is gone: it is undone
-    os.close(pipe)
+    os.close(orders)
+    os.close(answers)
     if problem:
         agent.tell(problem)
         return 1
@@ -221,9 +219,9 @@ def _live(agent: Agent, pipe: int) -> int:
     return 0
 
 
-def _close_all_but(kept: int) -> None:
+def _close_all_but(kept: tuple[int, int]) -> None:
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != kept:
+        if int(name) > 2 and int(name) not in kept:
             try:
                 os.close(int(name))
             except OSError:

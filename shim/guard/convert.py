@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import time
 
 from shim.guard import calls, filter, listeners, maps, notice, ptrace, query, steps  # noqa: A004 - its name
@@ -24,6 +23,7 @@ _PATIENCE = 10.0
 """Seconds for all threads of a process to stop."""
 _INTERRUPTED = (1 << 64) - 512  # -ERESTARTSYS
 _MPROTECT = 10
+_SIGKILL = 9
 _FAILS = {filter.MREMAP: errno.ENOMEM, filter.I386_MREMAP: errno.ENOMEM, filter.IOCTL: errno.ENOMEM}
 """Errors that a caller has to expect where we cannot help; EAGAIN for the others."""
 
@@ -214,7 +214,7 @@ def _write_otherwise(
         for start, content in kept:
             _write(memory, start, content)
     except OSError:
-        os.kill(thread.tid, signal.SIGKILL)
+        os.kill(thread.tid, _SIGKILL)
         raise ptrace.GoneError from None
     thread.call(_MPROTECT, area.start, size, area.prot)
 

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterable, Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the agent, which knows the numbers from here, starts without that package
+    from collections.abc import Iterable, Sequence
 
 ALLOW, NOTIFY = 0x7FFF0000, 0x7FC00000
 """SECCOMP_RET_ALLOW and SECCOMP_RET_USER_NOTIF."""

@@ -7,7 +7,6 @@ import fcntl
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,10 +27,10 @@ def start(
 ) -> Agent:
     """See :func:`shim.guard.start`; ``name``: where the processes have mapped the file from."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    ours, theirs = socket.socketpair()
+    orders, order = os.pipe()
+    answer, answers = os.pipe()
     try:
-        number = theirs.fileno()
-        command = [sys.executable, "-I", "-S", "-c", _START, root, str(number)]
+        command = [sys.executable, "-I", "-S", "-c", _START, root, str(orders), str(answers)]
         pid = os.posix_spawn(
             sys.executable,
             [*command, run, container, log, name, *cgroups],
@@ -41,33 +40,37 @@ def start(
                 (os.POSIX_SPAWN_DUP2, 0, 1),
                 (os.POSIX_SPAWN_DUP2, 0, 2),
                 # To itself: then it is not closed at exec.
-                (os.POSIX_SPAWN_DUP2, number, number),
+                (os.POSIX_SPAWN_DUP2, orders, orders),
+                (os.POSIX_SPAWN_DUP2, answers, answers),
             ],
             setsid=True,
             setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE],
             setsigmask=[],
         )
     except OSError as error:
-        ours.close()
+        for fd in (order, answer):
+            os.close(fd)
         raise Unfit(f"the process that guards its memory cannot start: {error}") from error
     finally:
-        theirs.close()
-    return Agent(pid, _started(pid), ours.detach())
+        os.close(orders)
+        os.close(answers)
+    return Agent(pid=pid, started=_started(pid), order=order, answer=answer)
 
 
 def ready(agent: Agent, deadline: float) -> None:
     """See :meth:`shim.guard.Agent.ready`."""
     try:
-        os.write(agent.pipe, b"restored\n")
+        os.write(agent.order, b"restored\n")
         poll = select.poll()
-        poll.register(agent.pipe, select.POLLIN)
+        poll.register(agent.answer, select.POLLIN)
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise Unfit("the process that guards its memory was not ready in time")
-        answer = os.read(agent.pipe, 4096).decode(errors="replace").strip()
+        answer = os.read(agent.answer, 4096).decode(errors="replace").strip()
     except OSError as error:
         raise Unfit(f"the process that guards its memory is gone: {error.strerror}") from error
     finally:
-        os.close(agent.pipe)
+        os.close(agent.order)
+        os.close(agent.answer)
     if answer != "ready":
         raise Unfit(answer or "the process that guards its memory has ended")
 

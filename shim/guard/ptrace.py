@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import time
 
 _SEIZE, _INTERRUPT, _SETOPTIONS = 0x4206, 0x4207, 0x4200
@@ -21,7 +20,8 @@ _TRACESYSGOOD, _EXITKILL, _SUSPEND_SECCOMP = 1, 1 << 20, 1 << 21
 _OPTIONS = _TRACESYSGOOD | _SUSPEND_SECCOMP
 _WALL = 0x40000000
 _EVENT_STOP = 128
-_SYSCALL_STOP = signal.SIGTRAP | 0x80
+_SIGTRAP = 5
+_SYSCALL_STOP = _SIGTRAP | 0x80
 
 _REGISTERS = (
     "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx",
@@ -211,7 +211,7 @@ class Thread:
 
     def _hold_signal(self, status: int) -> None:
         """Only SIGSTOP comes through a full mask (SIGKILL ends it): it gets that afterwards."""
-        if status >> 16 == 0 and os.WSTOPSIG(status) != signal.SIGTRAP:
+        if status >> 16 == 0 and os.WSTOPSIG(status) != _SIGTRAP:
             self._held_signals.append(os.WSTOPSIG(status))
 
 

@@ -45,7 +45,7 @@ def test_without_a_process_to_serve_it_says_so_and_ends(tmp_path: Path) -> None:
 def test_when_its_starter_gives_up_it_ends(tmp_path: Path, eventually: Wait) -> None:
     agent = start(tmp_path)
     eventually((tmp_path / "guards/c.lock").exists)
-    os.close(agent.pipe)
+    os.close(agent.order)
     assert ends(agent) == 1
     assert not (tmp_path / "log").exists()
     assert list((tmp_path / "guards").iterdir()) == []
@@ -77,7 +77,7 @@ def test_it_has_nothing_of_its_starter(tmp_path: Path, eventually: Wait) -> None
         links = {int(one.name): str(one.readlink()) for one in (proc / "fd").iterdir()}
         assert [links.pop(number) for number in range(3)] == [os.devnull] * 3
         assert {link.partition(":")[0] for link in links.values()} == {
-            "socket",
+            "pipe",
             str(tmp_path / "guards/c.lock"),
         }
         assert os.getsid(agent.pid) == agent.pid
