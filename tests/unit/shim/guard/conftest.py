@@ -85,10 +85,29 @@ class Target:
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[Target]:
     """A guarded process."""
+    yield from _guarded(tmp_path, "")
+
+
+@pytest.fixture
+def low(tmp_path: Path) -> Iterator[Target]:
+    """One with its memory below 4 GiB."""
+    yield from _guarded(tmp_path, LOW)
+
+
+LOW = """
+base = 0x20000000
+fd = os.open(sys.argv[1], os.O_RDONLY)
+assert libc.mmap(base, size, 3, 0x100002, fd, 0) == base
+os.close(fd)
+"""
+
+
+def _guarded(folder: Path, before: str) -> Iterator[Target]:
     if reason := guard.supported() or ("" if os.geteuid() == 0 else "only root may guard memory"):
         pytest.skip(reason)
-    one = Target(tmp_path)
+    one = Target(folder)
     try:
+        one(before)
         one.guarded()
         yield one
         assert one.log() == ""

@@ -399,3 +399,22 @@ def test_the_agent_ends_with_the_last_process(target: Target, eventually: Wait) 
     os.kill(child, signal.SIGKILL)
     eventually(lambda: os.waitpid(target.agent.pid, os.WNOHANG)[0])  # type: ignore[union-attr]
     assert list((target.folder / "run/guards").iterdir()) == []
+
+
+OLD_CALL = """
+import struct
+machine = (b"\\x53\\xb8" + struct.pack("<I", 219) + b"\\xbb" + struct.pack("<I", base + 8 * PAGE)
+    + b"\\xb9" + struct.pack("<I", 4 * PAGE) + b"\\xba\\x04\\0\\0\\0\\xcd\\x80\\x5b\\xc3")
+at = libc.mmap(0x30000000, PAGE, 7, 0x100022, -1, 0)
+ctypes.memmove(at, machine, len(machine))
+old = ctypes.CFUNCTYPE(ctypes.c_int)(at)
+"""
+
+
+def test_a_call_of_the_32_bit_interface(low: Target) -> None:
+    low(OLD_CALL)
+    low("child = os.fork()\nif child == 0: os._exit(old() != 0 or sum(every(8, 4)) > 0)")
+    if os.WIFSIGNALED(low("os.waitpid(child, 0)[1]")):
+        pytest.skip("this kernel has no 32-bit interface")
+    assert low("old()") == 0
+    assert low("every(6, 8)") == [*content(6, 2), *[0] * 4, *content(12, 2)]
