@@ -230,6 +230,22 @@ def spec_mounts(spec: Spec) -> list[Mapping[str, Any]]:
     return _tables(spec, "mounts")
 
 
+def with_real_sources(spec: Spec) -> Spec:
+    """The spec with what symbolic links lead to as the sources of its bind mounts.
+
+    A runtime follows such a link when it starts a container; CRIU, which gets the source as it is
+    at a restore, would mount the link itself (criu/mount-v2.c: open_tree without following).
+    containerd follows the links of kubelet's mounts, but nobody those of CDI.
+    """
+    changed = [
+        {**mount, "source": os.path.realpath(mount["source"])}
+        if is_bind(mount) and os.path.islink(str(mount.get("source", "")))
+        else mount
+        for mount in spec_mounts(spec)
+    ]
+    return {**spec, "mounts": changed}
+
+
 def _kind(mount: Mapping[str, Any], rootfs: str | Path) -> str:
     if not is_bind(mount):
         return "dir"

@@ -292,7 +292,7 @@ def _restore_processes(
     changed: oci.Spec = ipc.with_own_namespace(spec) if order.own_ipc else spec
     if order.pages_mount is not None:
         changed = pagesmount.add(changed, order.pages_mount["source"])
-    changed = {**changed, "annotations": annotations}
+    changed = {**oci.with_real_sources(changed), "annotations": annotations}
     undo.replace_config(record.bundle, json.dumps(changed).encode(), keep=record.config)
     output = os.open(f"{folder}/runc.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     os.close(output)

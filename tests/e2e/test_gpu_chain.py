@@ -56,7 +56,7 @@ SPECIFICATION = {
         "env": ["FAKE_DRIVER=580.1"],
         "mounts": [
             {
-                "hostPath": f"/opt/driver/{LIBRARY}",
+                "hostPath": "/opt/driver/current/library",  # by symbolic links
                 "containerPath": f"{LIBRARIES}/{LIBRARY}",
                 "options": ["ro", "nosuid", "nodev", "rbind", "rprivate"],
             }
@@ -98,6 +98,9 @@ set -e
 mknod -m 666 /dev/nvidiactl c 1 3
 mkdir -p /opt/driver {OPERATOR}/.config/nvidia-container-runtime /etc/nvidia-container-runtime
 cp {LIBRARIES}/libz.so.1 /opt/driver/{LIBRARY}
+mkdir /opt/driver/580
+ln -s ../{LIBRARY} /opt/driver/580/library
+ln -s 580 /opt/driver/current
 """
 
 RUNTIME = """

@@ -271,3 +271,21 @@ def test_other_access_or_more_gpus_are_another_profile() -> None:
     nodes = [*more["linux"]["devices"], *gpu_spec(1)["linux"]["devices"][:1]]
     two = {"linux": {**more["linux"], "devices": nodes}}
     assert "devices" in spec.difference(one, spec.security_profile(two))
+
+
+def test_sources_that_are_links_become_what_they_lead_to(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.write_text("")
+    (tmp_path / "folder").symlink_to(tmp_path)
+    (tmp_path / "link").symlink_to("folder/real")
+    tmpfs = {"destination": "/t", "type": "tmpfs", "source": str(tmp_path / "link")}
+    plain = {"destination": "/p", "type": "bind", "source": str(real)}
+    link = {"destination": "/l", "options": ["rbind"], "source": str(tmp_path / "link")}
+    relative = {"destination": "/r", "type": "bind", "source": "absent"}
+    given_spec = {"root": {"path": "/"}, "mounts": [tmpfs, plain, link, relative]}
+    found = spec.with_real_sources(given_spec)
+    assert found == {
+        "root": {"path": "/"},
+        "mounts": [tmpfs, plain, {**link, "source": str(real)}, relative],
+    }
+    assert given_spec["mounts"][2] == link
