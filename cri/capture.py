@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cri import archive, gpus, manifesting
@@ -80,6 +80,10 @@ def look(target: Target, options: Options, destination: Path) -> tuple[Picture, 
         seen = inspection.picture(
             target.container, criu=options.criu, store=destination, cuda=options.cuda
         )
+    users = [task.pid for task in seen.tasks if task.cuda]
+    if users:
+        found = gpus.of_container(devices.gpu_numbers(target.container.spec), users)
+        seen = replace(seen, device_memory=sum(gpu.used for gpu in found))
     return seen, preflight.check(seen)
 
 

@@ -13,6 +13,7 @@ from shim import (
     external,
     host,
     leftovers,
+    memorylimit,
     mounts,
     pagesmount,
     preflight,
@@ -67,6 +68,7 @@ def picture(
         terminal=oci.has_terminal(container.spec),
         frozen=frozen,
         gpu_problem=gpu_problem,
+        memory_left=_memory_left(container),
         mounts=_mounts(container),
         mqueues=tuple(_names(Path(root, "dev/mqueue"))),
         root_filesystem=root_mount,
@@ -91,6 +93,13 @@ def _with_cuda(
         replace(task, cuda=seen.states[task.pid].name.lower()) if task.pid in seen.states else task
         for task in tasks
     ), seen.problem
+
+
+def _memory_left(container: ContainerRef) -> int | None:
+    group = container.cgroups.get("memory") or container.cgroups.get("")
+    return (
+        memorylimit.left(Path(group), 1 if "memory" in container.cgroups else 2) if group else None
+    )
 
 
 def _mounts(container: ContainerRef) -> external.Sorted:

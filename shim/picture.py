@@ -109,6 +109,10 @@ class Picture:
     root_filesystem: Mounted | None = None
     gpu_problem: str = ""
     """Why the NVIDIA driver cannot be asked about the processes, where the container has a GPU."""
+    device_memory: int = 0
+    """Bytes of GPU memory, which the driver moves into the processes for a capture."""
+    memory_left: int | None = None
+    """Bytes that the container's memory limit leaves; None without a limit."""
     criu: str | None = None
     """Version of CRIU, None when it cannot be run."""
     passcred: bool = True

@@ -106,7 +106,7 @@ def _has_internet_socket(task: Task) -> bool:
 
 
 def _space(picture: Picture) -> Iterator[Finding]:
-    needed = sum(task.dumpable for task in picture.tasks) + picture.files
+    needed = sum(task.dumpable for task in picture.tasks) + picture.files + picture.device_memory
     if picture.free is not None and picture.free < needed:
         yield Finding(
             check="space",
@@ -251,6 +251,15 @@ def _gpu(picture: Picture) -> Iterator[Finding]:
             what=str(holders[0]),
             why=f"it uses a GPU, and its memory there cannot be saved: {picture.gpu_problem}",
             remedy="install NVIDIA driver 570 or newer on this node",
+        )
+    if picture.memory_left is not None and picture.memory_left < picture.device_memory:
+        yield Finding(
+            check="gpu-memory",
+            severity="fail",
+            what="the container",
+            why=f"it has {_bytes(picture.device_memory)} of GPU memory, which the driver moves "
+            f"into its ordinary memory, and its memory limit leaves {_bytes(picture.memory_left)}",
+            remedy="give it a memory limit that has room for both",
         )
     for task in picture.tasks:
         if task.cuda and task.cuda != "running":

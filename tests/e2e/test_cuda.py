@@ -162,6 +162,20 @@ def test_managed_memory_is_told(stack: Stack, gpus: Gpus) -> None:
     wait_for_steps(pod)
 
 
+def test_a_memory_limit_without_room_for_the_gpus_memory(stack: Stack, gpus: Gpus) -> None:
+    """The kernel would kill the process in the middle of the checkpoint.
+
+    The fake GPU's memory counts against the limit as well.
+    """
+    limited = {"resources": {"memory_limit_in_bytes": 100 << 20}}
+    pod = stack.pods.start(gpus.pod("--mib", "64", **limited), ready=False)
+    wait_for_steps(pod)
+    result = stack.capture(pod, "limited", check=False)
+    assert "64.0 MiB of GPU memory" in result.stderr
+    assert gpus.log() == []
+    wait_for_steps(pod)
+
+
 def test_work_that_does_not_end(stack: Stack, gpus: Gpus) -> None:
     pod = stack.pods.start(gpus.pod("--step-ms", "2500"), ready=False)
     stack.node.wait("a step", lambda: steps(pod), timeout=20)

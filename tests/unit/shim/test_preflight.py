@@ -204,3 +204,19 @@ def test_a_process_that_is_already_locked() -> None:
 def test_a_stopped_process_with_a_gpu() -> None:
     found = only(with_task(state="T", descriptors=(GPU,)))
     assert (found.check, found.severity) == ("gpu-stopped", "fail")
+
+
+def test_gpu_memory_that_the_memory_limit_has_no_room_for() -> None:
+    using = with_task(cuda="running", descriptors=(GPU,))
+    assert preflight.check(replace(using, device_memory=5, memory_left=5)) == []
+    assert preflight.check(replace(using, device_memory=5, memory_left=None)) == []
+    found = only(replace(using, device_memory=5 << 30, memory_left=2 << 30))
+    assert (found.check, found.severity) == ("gpu-memory", "fail")
+    assert "5.0 GiB of GPU memory" in found.why
+    assert "leaves 2.0 GiB" in found.why
+
+
+def test_gpu_memory_takes_room_in_the_store() -> None:
+    using = with_task(cuda="running", descriptors=(GPU,))
+    assert preflight.check(replace(using, device_memory=99, free=100)) == []
+    assert only(replace(using, device_memory=101, free=100)).check == "space"
