@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -93,3 +94,71 @@ def test_without_nvidias_runtime_the_log_says_so(tree: Path, tmp_path: Path) -> 
     assert told["msg"].startswith("no OCI runtime nvidia-container-runtime is on the PATH")
     assert told["msg"].endswith("install the NVIDIA Container Toolkit")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "journal", "asks"),
+    [
+        ("--root /r start c1", '{"locked": {}, "done": true}', False),
+        ("start c1", '{"done": true}', False),
+        ("start c1", '{"done": true, "locked": {"7": 1}}', True),
+        ("start c1", '{"done": false}', True),
+        ("start c1", '{"plan": "\\"done\\": true"}', True),
+        ("start c1", None, True),
+        ("start", '{"done": true}', True),
+        ("start ../restores/c1", '{"done": true}', True),
+        ("state c1", '{"done": true}', True),
+        ("delete c1", '{"done": true}', True),
+        ("--log start c1 create c2", '{"done": true}', True),
+        ("", None, True),
+    ],
+)
+def test_start_of_a_restored_container_needs_no_interpreter(
+    tree: Path, tmp_path: Path, words: str, journal: str | None, *, asks: bool
+) -> None:
+    if journal is not None:
+        (tmp_path / "run/restores").mkdir(parents=True)
+        (tmp_path / "run/restores/c1").write_text(journal)
+    python = program(tmp_path / "python3", '#!/bin/sh\necho "$@"\n')
+    text = (tree / "bin/podthaw-runc").read_text().replace("/usr/bin/python3", str(python))
+    launcher = program(tmp_path / "podthaw-runc", text)
+    environment = {"PODTHAW_RUN": str(tmp_path / "run"), "journal": '"done": true'}
+    done = subprocess.run(
+        [launcher, *words.split()], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (f"-IS {launcher} {words}".rstrip() + "\n" if asks else "")
+
+
+def test_start_of_another_container_is_the_runtimes(tree: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    python = program(tmp_path / "python3", '#!/bin/sh\necho python "$@"\n')
+    text = (tree / "bin/podthaw-runc").read_text().replace("/usr/bin/python3", str(python))
+    launcher = program(tmp_path / "podthaw-runc", text)
+    below = program(tmp_path / "runc", '#!/bin/sh\necho runc $PODTHAW_RUNC_LEVEL "$@"\n')
+
+    def said(*words: str, level: str = "") -> str:
+        environment = {"PODTHAW_RUN": str(run), "PODTHAW_RUNC_LEVEL": level}
+        command = [launcher, *words]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    by_python = f"python -IS {launcher} --root /r start c1"
+    assert said("--root", "/r", "start", "c1") == by_python  # no daemon ever ran here
+    (run / "runtime").symlink_to(below)
+    assert said("--root", "/r", "start", "c1") == "runc 1 --root /r start c1"
+    assert said("--root", "/r", "start", "c1", level="1") == by_python
+    assert said("state", "c1") == f"python -IS {launcher} state c1"
+    below.chmod(0o644)
+    assert said("--root", "/r", "start", "c1") == by_python
+    (run / "runtime").unlink()
+    (run / "runtime").symlink_to(launcher)
+    assert said("--root", "/r", "start", "c1") == by_python
+
+
+def test_the_launcher_is_python_too(tree: Path) -> None:
+    whole = ast.parse((tree / "bin/podthaw-runc").read_text())
+    assert isinstance(whole.body[0], ast.Expr)
+    assert ast.unparse(whole.body[-1]) == "leave(main())"
