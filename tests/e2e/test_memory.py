@@ -124,6 +124,22 @@ def test_replicas_share_what_they_do_not_write(stack: Stack, original: Running) 
     assert stack.podthaw("verify", "e2e/big").status == 0
 
 
+def test_a_forked_tree_is_stored_once(stack: Stack) -> None:
+    arguments = ("-B", "-u", "-m", "workloads.runner", "big-tree")
+    asked = Pod(name="tree", containers=[Container(args=arguments)])
+    original = stack.pods.start(asked)
+    stack.capture(original, "tree")
+    disk = stack.node.exec(["du", "-sm", stack.snapshot("e2e/tree")]).stdout.split()[0]
+    assert int(disk) < 1.5 * MIB
+    pod = restored(stack, "tree", asked)
+    found = mappings(pod)
+    assert found["mapped"] >= 4 * MIB << 10
+    assert found["private"] < MIB << 8
+    answer = pod.observe()["big-tree"]
+    assert answer["children"] == [answer["before"]] * 3
+    assert answer == original.observe()["big-tree"]
+
+
 def test_what_the_container_sees_of_it(stack: Stack, original: Running) -> None:
     """One read-only file, which only its root can read."""
     assert original.exec(["ls", "/.podthaw-pages"])[0] != 0

@@ -8,6 +8,8 @@ import hashlib
 import mmap
 import os
 import platform
+import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -581,3 +583,32 @@ class BigMemory(Behaviour):
 
     def observe(self) -> Answer:
         return {"before": self.before, "now": hashlib.sha256(self.memory).hexdigest()}
+
+
+@behaviour
+class BigTree(BigMemory):
+    """The same with three children that have it in common, but for one page each."""
+
+    needs = "BIG_MEMORY"
+
+    def set_up(self) -> None:
+        super().set_up()
+        self.children = []
+        for number in range(3):
+            ours, theirs = socket.socketpair()
+            if os.fork() == 0:
+                self.memory[number * PAGE] ^= 0xFF
+                theirs.sendall(b"ready")
+                theirs.recv(1)
+                self.memory[number * PAGE] ^= 0xFF
+                theirs.sendall(hashlib.sha256(self.memory).hexdigest().encode())
+                signal.pause()
+            ours.recv(5)
+            self.children.append(ours)
+
+    def observe(self) -> Answer:
+        seen = []
+        for child in self.children:
+            child.sendall(b"?")
+            seen.append(child.recv(64).decode())
+        return {**super().observe(), "children": seen}
