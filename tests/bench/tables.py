@@ -75,11 +75,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def machine(report: Mapping[str, Any]) -> str:
     """One sentence."""
     versions = (report.get("restores") or {}).get("versions") or {}
-    programs = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    # What a distribution adds to a version tells a reader nothing.
+    plain = {name: version.partition("+")[0] for name, version in versions.items()}
+    programs = ", ".join(f"{name} {version}" for name, version in plain.items() if version)
+    kernel = ".".join(str(report.get("kernel")).split(".")[:2])
     return (
         f"Measured on {str(report.get('time', ''))[:10]} on a virtual machine with "
         f"{report.get('cpus')} processors and {report.get('memory_gib', 0):.0f} GiB of memory, "
-        f"kernel {report.get('kernel')}, {programs or 'without the restores'}; load average before "
+        f"kernel {kernel}, {programs or 'without the restores'}; load average before "
         f"the start {report.get('load_before', 0):.1f}."
     )
 

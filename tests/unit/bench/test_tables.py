@@ -39,3 +39,9 @@ def test_the_page_can_be_written_without_any_figure() -> None:
 def test_figures_that_lack_are_dashes() -> None:
     found = tables.Results(report())
     assert "| crun restore | - | - | - |" in tables.by_size(found, "running")
+
+
+def test_the_machine_is_told_without_what_a_distribution_adds() -> None:
+    value = report() | {"kernel": "6.18.44-cloud-1"}
+    value["restores"]["versions"] = {"runc": "1.3.6+ds1", "crun": ""}
+    assert "kernel 6.18, runc 1.3.6; load average" in tables.machine(value)
