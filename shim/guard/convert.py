@@ -19,6 +19,7 @@ from shim.guard.notice import Notice
 _CHUNK = 4 << 20
 _PAGE = 4096
 _ZERO = bytes(_PAGE)
+_MOST_PROCESSES = 256
 _PATIENCE = 10.0
 """Seconds for all threads of a process to stop."""
 _INTERRUPTED = (1 << 64) - 512  # -ERESTARTSYS
@@ -37,7 +38,7 @@ class Container:
         """The file's path as the container's processes have it."""
         self.flagged = False
         """Whether a call has set flags of mappings that we would have to give again."""
-        self._plain: set[tuple[int, bytes]] = set()
+        self._details: dict[tuple[int, bytes], list[Area]] = {}
 
     def areas(self, tid: int) -> tuple[list[Area], int]:
         """The areas of a process, and the number of its mappings. Raises OSError."""
@@ -99,17 +100,25 @@ class Container:
         """The same areas with their flags, from smaps where that may matter.
 
         smaps goes through all page tables. So it is read once for each process, and again only if
-        memory is locked or flags have changed since.
+        memory is locked or flags have changed since: parts of an area have what the area had.
         """
         status = listeners.read(f"/proc/{tid}/status")
-        locked = maps.number(status, b"VmLck")
         process = (maps.number(status, b"Tgid"), _start_time(tid))
-        if process in self._plain and not locked and not self.flagged:
-            return found
+        steady = not self.flagged and not maps.number(status, b"VmLck")
+        known = self._details.get(process) if steady else None
+        full = None if known is None else maps.described(found, known)
+        if full is not None:
+            return full
         full = maps.details(listeners.read(f"/proc/{tid}/smaps"), self.name)
-        if not any(area.flags or area.key for area in full):
-            self._plain.add(process)
+        if len(self._details) >= _MOST_PROCESSES:
+            self._details.clear()
+        if steady:
+            self._details[process] = full
         return full
+
+    def has_locked(self, tid: int) -> bool:
+        """Whether the process has locked memory."""
+        return maps.number(listeners.read(f"/proc/{tid}/status"), b"VmLck") > 0
 
 
 def convert(container: Container, call: Notice, wish: Wish) -> None:
@@ -155,7 +164,7 @@ def _convert_held(
         for step in plan:
             for chunk in steps.chunks(step, _CHUNK):
                 _replace(held[0], memory, chunk)
-            for dressing in steps.dressing(step.area):
+            for dressing in steps.dressing(step.area, locks=container.has_locked(call.tid)):
                 held[0].call(*dressing)
     except ptrace.BusyError:
         return False, -_FAILS.get(call.number, errno.EAGAIN)

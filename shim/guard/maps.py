@@ -81,6 +81,21 @@ def details(text: bytes, name: bytes) -> list[Area]:
     return found
 
 
+def described(found: list[Area], known: list[Area]) -> list[Area] | None:
+    """Areas with the flags and keys of those that they are parts of; both lists are sorted.
+
+    None when one is no part of any: the kernel has joined what was apart when ``known`` was read.
+    """
+    full, at = [], 0
+    for area in found:
+        while at < len(known) and known[at].end <= area.start:
+            at += 1
+        if at == len(known) or area.start < known[at].start or known[at].end < area.end:
+            return None
+        full.append(Area(area.start, area.end, area.prot, known[at].flags, known[at].key))
+    return full
+
+
 def _describe(area: Area, key: bytes, value: bytes) -> None:
     """Add what one line of smaps says about an area."""
     if key == b"VmFlags:":

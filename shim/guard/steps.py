@@ -16,7 +16,7 @@ MANY = 10_000
 
 _ANONYMOUS, _FIXED, _PRIVATE, _NORESERVE = 0x20, 0x10, 0x02, 0x4000
 _MLOCK_ONFAULT = 1
-_MMAP, _MLOCK2, _MADVISE, _PKEY_MPROTECT = 9, 325, 28, 329
+_MMAP, _MUNLOCK, _MLOCK2, _MADVISE, _PKEY_MPROTECT = 9, 150, 325, 28, 329
 _ADVICE = {"dc": 10, "mg": 12, "hg": 14, "nh": 15, "dd": 16}
 """VmFlags → the advice that sets it: DONTFORK, MERGEABLE, HUGEPAGE, NOHUGEPAGE, DONTDUMP."""
 _NO_FILE = (1 << 64) - 1
@@ -75,8 +75,11 @@ def mmap(area: Area) -> Call:
     return (_MMAP, area.start, area.end - area.start, area.prot, flags, _NO_FILE, 0)
 
 
-def dressing(area: Area) -> list[Call]:
-    """The calls that give the new mapping what the old one had besides."""
+def dressing(area: Area, *, locks: bool) -> list[Call]:
+    """The calls that give the new mapping what the old one had besides.
+
+    ``locks``: the process has locked memory, perhaps this mapping by that (mlockall(2)).
+    """
     size = area.end - area.start
     calls: list[Call] = [
         (_MADVISE, area.start, size, advice)
@@ -88,4 +91,6 @@ def dressing(area: Area) -> list[Call]:
     if "lo" in area.flags:
         # Locked as it is touched: what was not there needs not be there now.
         calls.append((_MLOCK2, area.start, size, _MLOCK_ONFAULT))
+    elif locks:
+        calls.append((_MUNLOCK, area.start, size))
     return calls

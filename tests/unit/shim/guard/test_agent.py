@@ -231,6 +231,26 @@ def test_flags_of_the_mapping_are_given_again(target: Target) -> None:
     assert target("lines()[1]") == "32-48 rw-p anonymous"
 
 
+def test_pieces_that_were_apart_and_are_joined_again(target: Target) -> None:
+    assert target("call(10, base + 64 * PAGE, 64 * PAGE, 1)") == 0
+    assert target(f"madvise(0, 16, {DONTNEED})") == 0  # the mappings are looked at
+    assert target("call(10, base + 64 * PAGE, 64 * PAGE, 3)") == 0
+    assert target(f"madvise(56, 16, {DONTNEED})") == 0
+    assert target("every(54, 20)") == [*content(54, 2), *[0] * 16, *content(72, 2)]
+
+
+def test_memory_that_is_locked_from_now_on(target: Target) -> None:
+    """MCL_FUTURE is for what is mapped later; the area was mapped before."""
+    assert target("call(151, 2)") == 0
+    assert target(f"madvise(16, 32, {DONTNEED})") == 0
+    assert target("every(14, 36)") == [*content(14, 2), *[0] * 32, *content(48, 2)]
+    flags = (
+        "[line for part in open('/proc/self/smaps').read().split(f'{base + 16 * PAGE:x}-')[1:]"
+        " for line in part.splitlines() if 'VmFlags' in line][0].split()"
+    )
+    assert "lo" not in target(flags)
+
+
 def test_a_forked_child_has_its_own(target: Target) -> None:
     target(
         "r, w = os.pipe()\nif os.fork() == 0:\n"

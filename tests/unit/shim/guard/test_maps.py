@@ -56,6 +56,20 @@ def test_details() -> None:
     ]
 
 
+def test_parts_have_what_the_whole_had() -> None:
+    known = [Area(10, 20, 3, frozenset({"nr"}), 1), Area(20, 30, 3), Area(40, 50, 1)]
+    found = [Area(10, 12, 3), Area(14, 16, 0), Area(22, 30, 3), Area(40, 50, 1)]
+    assert maps.described(found, known) == [
+        Area(10, 12, 3, frozenset({"nr"}), 1),
+        Area(14, 16, 0, frozenset({"nr"}), 1),
+        Area(22, 30, 3),
+        Area(40, 50, 1),
+    ]
+    assert maps.described([], known) == []
+    for other in (Area(15, 25, 3), Area(5, 12, 3), Area(30, 35, 3), Area(60, 70, 3)):
+        assert maps.described([other], known) is None  # to be read anew
+
+
 def test_details_of_this_process() -> None:
     """The kernel's own text is read, to its end."""
     name = os.fsencode(str(Path(os.__file__).resolve()))

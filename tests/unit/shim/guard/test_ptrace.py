@@ -134,7 +134,7 @@ def test_registers_and_signal_mask_stay(sleeper: subprocess.Popen[str]) -> None:
     before = [
         line
         for line in Path(f"/proc/{sleeper.pid}/status").read_text().splitlines()
-        if line.startswith("Sig")
+        if line.startswith(("SigBlk", "SigIgn", "SigCgt"))
     ]
     thread = held(sleeper.pid)
     address = thread.call(MMAP, 0, 4096, 3, 0x22, (1 << 64) - 1, 0)

@@ -74,10 +74,11 @@ def test_a_step_covers_its_piece_and_keeps_the_rest(
 def test_calls() -> None:
     plain = Area(P, 3 * P, 1)
     assert steps.mmap(plain) == (9, P, 2 * P, 1, 0x32, (1 << 64) - 1, 0)
-    assert steps.dressing(plain) == []
+    assert steps.dressing(plain, locks=False) == []
+    assert steps.dressing(plain, locks=True) == [(150, P, 2 * P)]
     dressed = Area(P, 3 * P, 3, frozenset({"nr", "dc", "dd", "lo", "hg"}), 5)
     assert steps.mmap(dressed) == (9, P, 2 * P, 3, 0x4032, (1 << 64) - 1, 0)
-    assert steps.dressing(dressed) == [
+    assert steps.dressing(dressed, locks=True) == [
         (28, P, 2 * P, 10),
         (28, P, 2 * P, 14),
         (28, P, 2 * P, 16),
