@@ -20,6 +20,11 @@ PAGES = 1024
 """Size of the mapped file: 4 MiB."""
 
 
+def content(first: int, count: int) -> list[int]:
+    """What the file has there: the first byte of each page."""
+    return [1 + page % 250 for page in range(first, first + count)]
+
+
 class Target:
     """tests/unit/shim/guard/target.py, and the agent for it."""
 
