@@ -16,7 +16,7 @@ from tests import fakegpu
 from tests.unit.shim.cuda.conftest import Fake
 
 
-def soon(seconds: float = 10.0) -> float:
+def soon(seconds: float = 30.0) -> float:
     return time.monotonic() + seconds
 
 

@@ -19,7 +19,7 @@ from tests.unit.shim.cuda.conftest import Fake
 Announced = list[list[int]]
 
 
-def soon(seconds: float = 10.0) -> float:
+def soon(seconds: float = 30.0) -> float:
     return time.monotonic() + seconds
 
 
