@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import tarfile
-from collections.abc import Callable, Iterator
-from typing import Any
 
 from shim.errors import Broken
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 DAMAGE = (
     tarfile.TarError, ArithmeticError, ValueError, LookupError, EOFError, MemoryError

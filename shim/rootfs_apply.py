@@ -17,11 +17,14 @@ import errno
 import os
 import stat
 import tarfile
-from collections.abc import Callable
 
 from shim import members
 from shim.errors import Broken, PodthawError, Unfit
 from shim.treewalk import Parts, Tree, split
+
+TYPE_CHECKING = False  # type checkers take it for true; see shim/record.py
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
