@@ -78,8 +78,12 @@ def test_a_signal_handler_that_raises_ends_the_program(tmp_path: Path) -> None:
     def stop(_number: int, _frame: object) -> None:
         raise Stop
 
+    def when_it_runs() -> None:
+        until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+        os.kill(os.getpid(), signal.SIGUSR1)
+
     before = signal.signal(signal.SIGUSR1, stop)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+    threading.Thread(target=when_it_runs).start()
     try:
         with pytest.raises(Stop):
             supervise.run("/bin/sh", ["-c", f"echo $$ > {tmp_path}/pid; sleep 60"], soon())

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,18 @@ STORED = [(0, 8 * MIB), (40 * MIB, 56 * MIB)]
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(work, 30))
+
+
+def drop(path: Path) -> None:
+    """Drop a file from the page cache; pages that are being written go only afterwards."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        for _ in range(500):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if not resident(file.fileno(), 0, max(1, path.stat().st_size)):
+                return
+            time.sleep(0.01)
+    raise AssertionError(f"{path} stays in the page cache")
 
 
 class Snapshot:
@@ -59,9 +72,7 @@ class Snapshot:
             file.truncate(SIZE)
         for path in folder.rglob("*"):
             if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                drop(path)
 
     def cached(self, start: int = 0, end: int = SIZE, path: str = "pages") -> int:
         fd = os.open(self.folder / path, os.O_RDONLY)
