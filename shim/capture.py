@@ -23,18 +23,14 @@ from pathlib import Path
 
 from shim import (
     dumprun,
-    external,
     guard,
     leftovers,
-    mounts,
-    pagesmount,
+    outside,
     procfs,
     rootfs,
-    shm,
     snapshot,
     watches,
 )
-from shim import spec as oci
 from shim.affinity import save as save_affinity
 from shim.container import ContainerRef, short, start_time
 from shim.criu import command, log
@@ -125,7 +121,7 @@ def dump(container: ContainerRef, order: Order, *, session: Session | None = Non
     with ExitStack() as stack:
         session = session or stack.enter_context(exclusive(container.id, order.run))
         overlay = rootfs.overlay_at(container.rootfs)
-        shared = _shm_folder(container)
+        shared = outside.shm_folder(container)
         scratch = order.stage, order.work, *order.scratch, _socket_path(container.id, order.run)
         record = Record(
             container=container.id,
@@ -140,7 +136,7 @@ def dump(container: ContainerRef, order: Order, *, session: Session | None = Non
         )
         files = Files(
             overlay=overlay,
-            mount_points=_mount_points(container),
+            mount_points=outside.mount_points(container),
             shared=shared,
             stage=order.stage,
         )
@@ -197,35 +193,6 @@ def locked(container_id: str, run: Path = Path(DEFAULT_RUN)) -> Iterator[int]:
         with contextlib.suppress(OSError):
             path.unlink()
         os.close(fd)
-
-
-def external_namespaces(container: ContainerRef) -> list[str]:
-    """The container's joined network and PID namespaces as CRIU's ``--external`` wants them.
-
-    The keys are runc's: it offers the new pod's namespaces under the same ones at restore.
-    """
-    found = []
-    for kind, key, name in (("network", "extRootNetNS", "net"), ("pid", "extRootPidNS", "pid")):
-        if oci.namespace_path(container.spec, kind):
-            inode = os.stat(f"/proc/{container.pid}/ns/{name}").st_ino
-            found.append(f"{name}[{inode}]:{key}")
-    return found
-
-
-def standard_streams(container: ContainerRef) -> list[str]:
-    """What runc must give to descriptors 0, 1 and 2 again.
-
-    As they were given to the container, unless nothing in it has them any more: then (the
-    container was itself restored, or replaced its streams) as the first process has them now.
-    """
-    now = [_readlink(f"/proc/{container.pid}/fd/{number}") for number in range(3)]
-    held = {
-        _readlink(f"/proc/{pid}/fd/{name}")
-        for pid in procfs.tree_pids(container)
-        for name in _listdir(f"/proc/{pid}/fd")
-    }
-    given = list(container.descriptors[:3]) + now[len(container.descriptors) :]
-    return [old if old in held else new for old, new in zip(given, now, strict=True)]
 
 
 def _guarded_dump(
@@ -303,7 +270,7 @@ def _prepare(container: ContainerRef, order: Order) -> tuple[list[str], command.
     order.work.mkdir(mode=0o700, parents=True, exist_ok=True)
     images = order.stage / snapshot.IMAGES
     images.mkdir(mode=0o700)
-    stdio = standard_streams(container)
+    stdio = outside.standard_streams(container)
     (images / DESCRIPTORS).write_text(json.dumps(stdio))
     return stdio, command.network_lock(order.criu)
 
@@ -333,7 +300,7 @@ def _while_frozen(container: ContainerRef, files: Files, order: Order, deadline:
 def _criu_order(
     container: ContainerRef, order: Order, script: Path, method: command.NetworkLock
 ) -> command.Dump:
-    found = mounts_of(container)
+    found = outside.mounts_of(container)
     return command.Dump(
         criu=order.criu,
         pid=container.pid,
@@ -341,47 +308,14 @@ def _criu_order(
         images=order.stage / snapshot.IMAGES,
         work=order.work,
         external=found.external,
-        others=[*external_namespaces(container), *_removed_pages(container)],
-        freezer=_freezer(container),
+        others=[*outside.external_namespaces(container), *outside.removed_pages(container)],
+        freezer=outside.freezer(container),
         leave_running=order.leave_running,
         network_lock=method,
         script=script,
         freeze_timeout=max(1, min(int(order.timeout), _FREEZE_SECONDS)),
         ghost_limit=_GHOST_LIMIT,
         watched=watches.paths(container),
-    )
-
-
-def _freezer(container: ContainerRef) -> Path | None:
-    """The freezer that CRIU shall use; None: it stops every process by itself.
-
-    A process that a signal has stopped cannot be seized while it is frozen by cgroup v1: the
-    kernel waits for it to change its kind of stop (ptrace_attach), and it cannot run to do so.
-    """
-    if container.cgroup_version == 1 and procfs.has_stopped(container):
-        return None
-    return container.freezer
-
-
-def _mount_points(container: ContainerRef) -> list[str]:
-    """Where the runtime made an empty file or folder to mount something over it."""
-    ours = pagesmount.of(mounts.read(container.pid))
-    points = external.mount_points(container.spec, container.rootfs)
-    return points if ours is None else [*points, ours.target]
-
-
-def _removed_pages(container: ContainerRef) -> list[str]:
-    return pagesmount.external_file(container.pid, mounts.read(container.pid))
-
-
-def mounts_of(container: ContainerRef) -> external.Sorted:
-    """The container's mounts, by what becomes of them in a dump."""
-    root = Path(f"/proc/{container.pid}/root")
-    return external.sort(
-        container.spec,
-        container.rootfs,
-        mounts.read(container.pid),
-        masked_files=external.masked_files(container.spec, root),
     )
 
 
@@ -424,24 +358,3 @@ def _lock_path(container_id: str, run: Path) -> Path:
 
 def _socket_path(container_id: str, run: Path) -> Path:
     return _record_path(container_id, run).with_suffix(".sock")
-
-
-def _shm_folder(container: ContainerRef) -> Path | None:
-    try:
-        return Path(shm.source_of(container.spec))
-    except Unfit:
-        return None
-
-
-def _readlink(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return ""
-
-
-def _listdir(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []

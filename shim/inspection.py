@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from shim import (
-    capture,
     external,
     host,
     leftovers,
     memorylimit,
     mounts,
+    outside,
     pagesmount,
     preflight,
     procfs,
@@ -104,7 +104,7 @@ def _memory_left(container: ContainerRef) -> int | None:
 
 def _mounts(container: ContainerRef) -> external.Sorted:
     try:
-        return capture.mounts_of(container)
+        return outside.mounts_of(container)
     except OSError:
         return external.Sorted(external=(), submounts=(), unsupported=())
 

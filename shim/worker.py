@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -40,20 +39,6 @@ CRIU_CONFIG = "org.criu.config"
 
 _SIGNALLED = 128
 """Above it an exit status is a signal's number: somebody's act, no fault of the snapshot."""
-
-_HOST_TROUBLE = re.compile(
-    r"No space left on device|Disk quota exceeded|Cannot allocate memory|Too many open files"
-    r"|Address already in use|Cannot assign requested address"
-    r"|Can't fork .*Resource temporarily unavailable"
-)
-"""Failures of CRIU that are the host's or this pod's and say nothing about the snapshot.
-
-A port may be taken by another container of the pod, a limit of processes may be too small.
-"""
-
-_KILLED = "killed by signal 9"
-"""As the first error it says that somebody else killed a process: the kernel, because the memory
-limit of the request is too small, or a person."""
 
 
 class InterruptedRestoreError(Exception):
@@ -307,12 +292,12 @@ def _restore_processes(
             )
     except supervise.DeadlineError:
         message = f"CRIU did not finish within {order.restore_timeout:g} seconds"
-        raise _criu_failure(record.work, folder, message, spec) from None
+        raise _failure(record, folder, message, spec) from None
     if status > _SIGNALLED:
         raise Unfit(f"{record.runtime} was killed by signal {status - _SIGNALLED} at the restore")
     if status != 0:
         message = f"the restore failed with status {status}"
-        raise _criu_failure(record.work, folder, message, spec)
+        raise _failure(record, folder, message, spec)
     if agent is not None:
         with times.part("guard"):
             agent.ready(deadline)
@@ -402,44 +387,7 @@ def _environment(order: plan.Plan) -> dict[str, str]:
     return environment
 
 
-def _criu_failure(work: str, folder: str, what: str, spec: oci.Spec) -> PodthawError:
-    """The failure with its reason from CRIU's log, or else from runc's.
+def _failure(record: Journal, folder: str, what: str, spec: dict[str, Any]) -> PodthawError:
+    from shim.criu import failure  # noqa: PLC0415 - only when it failed
 
-    A file that a volume lacks is the pod's matter: the snapshot fits a pod whose volume has it.
-    """
-    from shim.criu import log as criu_log  # noqa: PLC0415 - only when it failed
-
-    lines = criu_log.tail(f"{work}/restore.log")
-    if not lines:
-        lines = _runc_errors(criu_log.read_tail(f"{folder}/runc.log"))
-        meaning = lines[-1] if lines else ""
-    else:
-        meaning = criu_log.explain(lines) or _first_error(lines)
-    message = f"{what}: {meaning}" if meaning else what
-    trouble = _KILLED in _first_error(lines) if lines else False
-    trouble = trouble or any(
-        _HOST_TROUBLE.search(line) or _is_in_volume(criu_log.file_of(line), spec) for line in lines
-    )
-    kind = Unfit if trouble else Broken
-    return kind(message, detail="\n".join(lines))
-
-
-def _is_in_volume(path: str, spec: oci.Spec) -> bool:
-    places = (
-        str(mount.get("destination")) for mount in oci.spec_mounts(spec) if oci.is_bind(mount)
-    )
-    return any(path == place or path.startswith(place.rstrip("/") + "/") for place in places)
-
-
-def _first_error(lines: list[str]) -> str:
-    return next((line for line in lines if "Error (" in line), lines[-1])
-
-
-def _runc_errors(lines: list[str]) -> list[str]:
-    """The messages of level error in runc's log of text format."""
-    found = []
-    for line in lines:
-        match = re.search(r'level=error msg="(.*)"\s*$', line)
-        if match:
-            found.append(match[1].replace('\\"', '"'))
-    return found
+    return failure.explain(record.work, folder, what, spec)

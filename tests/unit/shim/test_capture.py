@@ -116,22 +116,6 @@ def test_an_interrupted_undo_is_left_to_the_guardian(tmp_path: Path) -> None:
     assert released == [True, False]
 
 
-def test_only_joined_namespaces_are_external(tmp_path: Path) -> None:
-    joined = {"linux": {"namespaces": [{"type": "network", "path": "/x"}, {"type": "pid"}]}}
-    inode = Path("/proc/self/ns/net").stat().st_ino
-    found = capture.external_namespaces(container(tmp_path, spec=joined))
-    assert found == [f"net[{inode}]:extRootNetNS"]
-    assert capture.external_namespaces(container(tmp_path)) == []
-
-
-def test_standard_streams_are_those_that_are_still_held(tmp_path: Path) -> None:
-    now = [str(Path(f"/proc/self/fd/{number}").readlink()) for number in range(3)]
-    assert capture.standard_streams(container(tmp_path)) == now
-    given = (now[0], "pipe:[1]", now[2])
-    # A restored container was given other pipes than its snapshot's.
-    assert capture.standard_streams(container(tmp_path, descriptors=given)) == now
-
-
 def test_a_root_filesystem_that_is_no_overlay(tmp_path: Path) -> None:
     order = Order(stage=tmp_path / "stage", work=tmp_path / "work", run=tmp_path / "run")
     with pytest.raises(Unfit, match="overlay"):
