@@ -68,12 +68,7 @@ def added(files: Mapping[str, bytes], program: bytes) -> dict[str, bytes]:
         )
     changed: dict[str, bytes] = {}
     appended: dict[int, int] = {}
-    for tids in _processes(files):
-        cores = {tid: _Core(files, tid) for tid in tids}
-        leader = cores[tids[0]]
-        if leader.dead:
-            continue
-        others = [cores[tid] for tid in tids[1:]]
+    for leader, others in _processes(files):
         chain = _chain(filters, leader.first)
         shared = not any(core.first is not None for core in others) and all(
             filters[at].uint(_FLAGS) & _TSYNC for at in chain
@@ -107,9 +102,8 @@ def stripped(files: Mapping[str, bytes]) -> dict[str, bytes]:
         return None
 
     following = [after(_next(filters[at])) for at in kept]
-    for tids in _processes(files):
-        for tid in tids:
-            core = _Core(files, tid)
+    for leader, others in _processes(files):
+        for core in (leader, *others):
             if core.first is None:
                 continue
             core.first = after(core.first)
@@ -192,15 +186,22 @@ def _next(one: Message) -> int | None:
     return one.uint(_NEXT) if _NEXT in one else None
 
 
-def _processes(files: Mapping[str, bytes]) -> list[list[int]]:
-    """Thread ids of every process, its own first."""
+def _processes(files: Mapping[str, bytes]) -> list[tuple[_Core, list[_Core]]]:
+    """The first thread of every live process, and its others.
+
+    The thread that CRIU names for a zombie is any number: it sets none, and writes what was in
+    memory there (collect_threads in criu/seize.c).
+    """
     if _PSTREE not in files:
         raise Broken(f"there is no {_PSTREE}")
     found = []
     for one in images.decode(files[_PSTREE], _PSTREE).entries:
         message = Message.parse(one.message)
         pid = message.uint(_PID)
-        found.append([pid, *(tid for tid in message.uints(_THREADS) if tid != pid)])
+        leader = _Core(files, pid)
+        if not leader.dead:
+            tids = (tid for tid in message.uints(_THREADS) if tid != pid)
+            found.append((leader, [_Core(files, tid) for tid in tids]))
     return found
 
 

@@ -141,6 +141,16 @@ def test_the_dead_have_no_filter() -> None:
     assert "core-2.img" not in images.added(files, PROGRAM)
 
 
+def test_the_thread_of_a_zombie_may_be_any_number() -> None:
+    files = dump({1: {1: 0}, 2: {2: None, 80: None}}, [(A, None, 0)])
+    files["core-2.img"] = core(None, state=2)
+    del files["core-80.img"]
+    files.update(images.added(files, PROGRAM))
+    assert installed(files, 1) == [(A, 0), (PROGRAM, OURS)]
+    files.update(images.stripped(files))
+    assert installed(files, 1) == [(A, 0)]
+
+
 def test_a_second_filter_is_refused() -> None:
     files = with_filter(dump({1: {1: None}}))
     with pytest.raises(Broken, match="filter of Podthaw already"):
