@@ -43,9 +43,9 @@ def judge(report: Mapping[str, Any]) -> list[Goal]:
     ]
 
 
-def met(goals: Sequence[Goal]) -> bool:
-    """Whether every goal was measured and met."""
-    return all(goal.met for goal in goals if goal.goal)
+def measured(goals: Sequence[Goal]) -> bool:
+    """Whether every goal was measured; one that was missed is a result like any other."""
+    return all(goal.met is not None for goal in goals if goal.goal)
 
 
 class Results:
