@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,28 @@ def held(pid: int) -> Thread:
     return thread
 
 
+def waits_in(pid: int, number: int) -> None:
+    end = time.monotonic() + 5
+    while Path(f"/proc/{pid}/syscall").read_text().split()[0] != str(number):
+        assert time.monotonic() < end
+
+
+@contextmanager
+def program(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python program, ended with the block: one that is still held would be waited for."""
+    with subprocess.Popen(
+        [sys.executable, "-c", *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+
+
 @pytest.mark.parametrize("kind", WAITS)
 def test_a_call_goes_on_as_if_nothing_had_been(kind: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", CODE, kind, WAITS[kind]], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with program(CODE, kind, WAITS[kind]) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         end = time.monotonic() + 0.4
@@ -89,9 +107,7 @@ def test_a_call_goes_on_as_if_nothing_had_been(kind: str) -> None:
 def sleeper() -> Iterator[subprocess.Popen[str]]:
     """A process that sleeps between two lines."""
     code = "import time\nwhile True: print('x', flush=True); time.sleep(0.05)"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with program(code) as process:
         assert process.stdout is not None
         process.stdout.readline()
         yield process
@@ -151,15 +167,12 @@ def test_a_call_that_was_interrupted_can_be_answered() -> None:
         "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nprint('ready', flush=True)\n"
         "print(libc.syscall(34), ctypes.get_errno())"  # pause
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with program(code) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        end = time.monotonic() + 5
-        while Path(f"/proc/{process.pid}/syscall").read_text().split()[0] != "34":
-            assert time.monotonic() < end
+        waits_in(process.pid, 34)
         held(process.pid).release(again=True)
+        waits_in(process.pid, 34)
         thread = held(process.pid)
         assert thread.registers.orig_rax == 34
         thread.release(answer=-errno.EAGAIN)
