@@ -30,7 +30,6 @@ memory, but a mapping that takes the place must get the flag too."""
 
 _MAYMOVE, _FIXED, _DONTUNMAP = 1, 2, 4
 _ADDRESSES = 1 << 64
-_EINVAL = 22
 _IOVEC = struct.Struct("=QQ")
 _MOST_IOVECS = 1024
 
